@@ -1,0 +1,1 @@
+"""Graftwork: reuse a pretrained model for a new task."""

@@ -1,0 +1,63 @@
+"""What a backbone is: rows -> features, plus a fingerprint. It never sees a label."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.records import Features, Notify, silent
+from graftwork.rows import Kind, Rows
+from graftwork.sources import Source
+
+
+@dataclass(frozen=True)
+class BackboneState:
+    """All that is needed to build a backbone again.
+
+    `family` names the registered restorer (a callable BackboneState -> Backbone), `config` is plain
+    JSON, `arrays` is what was learnt (empty for an unchanged source), `source` where the shared
+    weights come from (None for a backbone that needs no source).
+    """
+
+    family: str
+    config: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    source: Source | None = None
+
+
+class Backbone(Protocol):
+    """Shared layers, ready to run."""
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest that changes whenever the numbers could."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Features a row, flattened."""
+        ...
+
+    def features(self, rows: Rows, notify: Notify = silent) -> Features:
+        """Features of each row, float32, in the order given.
+
+        Rows that cannot be read or decoded are named in `Features.unreadable` and hold NaN.
+        """
+        ...
+
+    def state(self) -> BackboneState: ...
+
+
+def labelled_matrix(backbone: Backbone, rows: Rows, notify: Notify = silent) -> NDArray[np.float32]:
+    """The feature matrix (rows, width) of rows that must all be readable; raises Unreadable otherwise."""
+    from graftwork.errors import Unreadable
+
+    features = backbone.features(rows, notify)
+    for i, reason in features.unreadable.items():
+        raise Unreadable(f"{rows.names[i]} {reason}; remove or replace it, then run again")
+    return features.matrix

@@ -1,0 +1,55 @@
+"""Every error a caller may see: one line saying what was seen, what was expected, what to do next."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class GraftworkError(Exception):
+    """Base of all of the project's errors; `exit_status` is what the command line ends with."""
+
+    exit_status = 1
+
+
+class RequestError(GraftworkError):
+    """The request was wrong: another request could succeed (exit status 2, HTTP 4xx)."""
+
+    exit_status = 2
+
+
+class WorkError(GraftworkError):
+    """The request was right but the work failed: disk full, interrupted, out of memory (exit status 1)."""
+
+
+class Unreadable(RequestError):
+    """One row's content could not be read or decoded; the message is the reason alone."""
+
+
+class ArtefactError(RequestError):
+    """An artefact or a source on disk is damaged, incomplete, altered or of a newer version."""
+
+
+class FeatureWidth(RequestError):
+    """A head was given features of another width than it was fitted on."""
+
+    def __init__(self, head: int, seen: int) -> None:
+        super().__init__(
+            f"the head takes features of width {head}, these have {seen}; "
+            "was another backbone used? Load the artefact again, or fit a new one"
+        )
+
+
+class UnknownName(RequestError):
+    """A name that nothing is registered under."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = get_close_matches(name, names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ";"
+        super().__init__(f"no {what} {name!r}{hint} known: {', '.join(names) or 'none'}")
+
+
+class MissingExtra(RequestError):
+    """A part of the product that comes with an optional extra which is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the extra {extra!r}; try: pip install 'graftwork[{extra}]'")

@@ -1,0 +1,250 @@
+"""Frozen records that cross modules. They hold what was measured or decided and do nothing."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.floating]
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step of work done; `total` is None where it is not known."""
+
+    stage: str
+    done: int
+    total: int | None
+    unit: str = "rows"
+
+
+Notify = Callable[[Progress], None]
+
+
+def silent(_: Progress) -> None:
+    """The Notify of a caller who does not want to hear."""
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How features came to be. Seconds are wall-clock seconds of the whole call."""
+
+    rows: int
+    computed: int
+    reused: int
+    seconds: float
+    runtime: str = ""
+    precision: str = ""
+    parity: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.computed / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a backbone gives: named arrays whose first axis is the rows (float32).
+
+    `unreadable` maps a row's position to the reason; such a row holds NaN.
+    """
+
+    arrays: Mapping[str, NDArray[np.float32]]
+    unreadable: Mapping[int, str]
+    extraction: Extraction
+
+    @property
+    def matrix(self) -> NDArray[np.float32]:
+        """The only array, flattened to (rows, width); may be a read-only memory map."""
+        (array,) = self.arrays.values()
+        return array.reshape(len(array), -1)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One measured number with its interval at `level`, over `rows` rows."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    rows: int
+    level: float = 0.95
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class; `rows` is how many rows truly carry the label."""
+
+    label: str
+    rows: int
+    precision: Score
+    recall: Score
+    f1: float
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """One equal-mass bin: mean stated confidence, share of right answers, rows."""
+
+    confidence: float
+    accuracy: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """All that is said of one model's answers on rows it never saw."""
+
+    scores: Mapping[str, Score]
+    classes: tuple[ClassScores, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    calibration: tuple[CalibrationBin, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The chosen model's score minus one baseline's, with its interval (points as fractions)."""
+
+    baseline: str
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Did transfer help? Against the strongest baseline, by one fixed rule (see verdict.py)."""
+
+    outcome: Literal["helped", "hurt", "undecided"]
+    metric: Metric
+    about: Literal["this model", "the procedure"]
+    comparisons: tuple[Comparison, ...]
+    decisive: Comparison
+    level: float
+    margin: float
+    rows: int
+    caution: str | None = None
+
+    @property
+    def difference(self) -> float:
+        return self.decisive.difference
+
+    def __str__(self) -> str:
+        d = self.decisive
+        amount = f"{100 * d.difference:+.1f} points"
+        interval = f"({100 * self.level:.0f}% {100 * d.low:+.1f} to {100 * d.high:+.1f})"
+        return f"{self.outcome}: {amount} {interval} against {d.baseline}"
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Score with `per_class` labels a class: mean and standard error over `draws` draws."""
+
+    per_class: int
+    rows: int
+    mean: float
+    error: float
+    draws: int
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Score by number of labels a class, per strategy; `labels_saved` explained in curve.py."""
+
+    metric: Metric
+    curves: Mapping[str, tuple[CurvePoint, ...]]
+    labels_saved: int | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """What a dataset was, without its rows. `counts`: part -> label -> rows."""
+
+    name: str
+    kind: str
+    rows: int
+    labels: tuple[str, ...]
+    counts: Mapping[str, Mapping[str, int]]
+    unlabelled: int
+    unreadable: Mapping[str, str]
+    split_origin: str
+    digest: str
+    notes: tuple[str, ...]
+
+    @property
+    def splits(self) -> dict[str, int]:
+        return {part: sum(by_label.values()) for part, by_label in self.counts.items()}
+
+
+@dataclass(frozen=True)
+class SourceSummary:
+    """Where the shared layers came from, and why this source was taken."""
+
+    name: str
+    revision: str | None
+    sha256: str
+    licence: str | None
+    width: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A row answered wrongly. `picture` is a small PNG or JPEG; `text` at most 400 characters."""
+
+    name: str
+    truth: str
+    answer: str
+    probability: float
+    picture: bytes | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """Two-dimensional map of features (first two discriminant or principal directions).
+
+    x, y: coordinates; codes: true label of each point; right: whether it was answered rightly.
+    """
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    codes: tuple[int, ...]
+    right: tuple[bool, ...]
+    method: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that one `fit` found out, without the model: what the manifest and the report say.
+
+    `assessment` and the baselines' are of rows no strategy saw: the test part, or (where
+    `assessed_on` is "folds") the held-out parts of repeated folds. `verdict` is None where no
+    baseline was asked for; `no_verdict` then says why. `seconds`: stage -> wall-clock seconds.
+    `training_curve`: (epoch, training loss, validation loss or None) for networks trained by epochs.
+    """
+
+    dataset: DatasetSummary
+    source: SourceSummary | None
+    strategy: str
+    settings: Mapping[str, object]
+    seed: int
+    metric: Metric
+    extraction: Extraction | None
+    assessed_on: Literal["test", "folds"]
+    assessment: Assessment
+    baselines: Mapping[str, Assessment]
+    verdict: Verdict | None
+    no_verdict: str | None
+    curve: LearningCurve | None
+    mistakes: tuple[Mistake, ...]
+    map: FeatureMap | None
+    unknown_rate: float | None
+    seconds: Mapping[str, float]
+    versions: Mapping[str, str]
+    created: str
