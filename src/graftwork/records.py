@@ -248,3 +248,4 @@ class Result:
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
     created: str
+    training_curve: tuple[tuple[int, float, float | None], ...] = ()
