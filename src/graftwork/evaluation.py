@@ -1,0 +1,277 @@
+"""Scores of a model's answers on rows it never saw, each with an interval.
+
+Everything is closed form and vectorised (variances from each row's influence on the score, summed
+within groups), but the calibration error, whose interval comes from a bootstrap over groups.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.errors import RequestError
+from graftwork.intervals import (
+    Floats,
+    Interval,
+    effective_wilson,
+    grouping,
+    percentile,
+    quantile,
+    resampled_sums,
+    share_interval,
+    variance_of_sum,
+)
+from graftwork.records import Assessment, CalibrationBin, ClassScores, Metric, Score
+from graftwork.rows import IntArray
+
+UNBALANCED = 3.0
+"""The largest class against the mean of the others, from which accuracy flatters a constant answer."""
+BINS = 10
+
+
+def declare_metric(codes: IntArray) -> Metric:
+    """The one metric that a verdict will be about, from the training labels alone.
+
+    codes: (rows,) label codes; negative ones (unlabelled) are ignored. "balanced_accuracy" where the
+    largest class has at least three times as many rows as the other classes have on average (two
+    classes: 75 to 25); else "accuracy".
+    """
+    counts = np.bincount(codes[codes >= 0])
+    counts = counts[counts > 0]
+    if len(counts) < 2:
+        return "accuracy"
+    others = (counts.sum() - counts.max()) / (len(counts) - 1)
+    return "balanced_accuracy" if counts.max() >= UNBALANCED * others else "accuracy"
+
+
+def measure(metric: Metric, truth: IntArray, probabilities: Floats) -> float:
+    """One metric of answers (rows, classes) on rows whose labels are `truth` (rows,)."""
+    check(truth, probabilities)
+    actual, predicted, hits = tallies(truth, probabilities)
+    return float(from_tallies(metric, actual.sum(0), predicted.sum(0), hits.sum(0)))
+
+
+def tallies(truth: IntArray, probabilities: Floats) -> tuple[Floats, Floats, Floats]:
+    """Per row and class: is the truth, is the answer, is both (each (rows, classes), 0.0 or 1.0)."""
+    classes = np.arange(probabilities.shape[1])
+    actual = (truth[:, None] == classes).astype(np.float64)
+    predicted = (probabilities.argmax(1)[:, None] == classes).astype(np.float64)
+    return actual, predicted, actual * predicted
+
+
+def from_tallies(metric: Metric, actual: Floats, predicted: Floats, hits: Floats) -> Floats:
+    """The metric from column sums of `tallies`, (..., classes) -> (...).
+
+    Means over classes are over the classes that occur in the truth.
+    """
+    if metric == "accuracy":
+        return np.asarray(hits.sum(-1) / actual.sum(-1))
+    below = actual if metric == "balanced_accuracy" else (actual + predicted) / 2
+    present = actual > 0
+    by_class = np.divide(hits, below, out=np.zeros_like(hits), where=present)
+    return np.asarray(by_class.sum(-1) / present.sum(-1))
+
+
+def assess(
+    truth: IntArray,
+    probabilities: Floats,
+    labels: tuple[str, ...],
+    *,
+    groups: IntArray | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Assessment:
+    """All that is said of one model's answers on rows it never saw.
+
+    truth: (rows,) codes into `labels`. probabilities: (rows, classes), rows summing to 1. groups:
+    (rows,) ids; rows of one id count as one observation in every interval. seed: of the bootstrap.
+
+    Scores: accuracy, balanced_accuracy, macro_f1, log_loss (nats), calibration_error and, where two
+    classes occur, auroc (one against the rest, mean over classes). Means over classes are over those
+    that occur in `truth`. A class without rows has recall 0 over 0 rows with the interval 0 to 1, and
+    so has the precision of a class that is never answered.
+
+    Raises RequestError for probabilities that are not finite or not distributions, for codes outside
+    `labels`, and for no rows.
+    """
+    check(truth, probabilities, labels)
+    together = grouping(groups)
+    scores = _class_means(truth, probabilities, together, level)
+    scores["log_loss"] = _log_loss(truth, probabilities, together, level)
+    bins = calibration_bins(truth, probabilities)
+    scores["calibration_error"] = _calibration(truth, probabilities, together, level, seed)
+    if len(np.unique(truth)) > 1:
+        scores["auroc"] = _auroc(truth, probabilities, together, level)
+    answers = probabilities.argmax(1)
+    size = len(labels)
+    confusion = np.bincount(truth * size + answers, minlength=size * size).reshape(size, size)
+    return Assessment(
+        scores=scores,
+        classes=_by_class(truth, answers, labels, together, level),
+        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+        calibration=bins,
+    )
+
+
+def check(truth: IntArray, probabilities: Floats, labels: tuple[str, ...] | None = None) -> None:
+    """Raise RequestError unless every row has a label and a distribution over the classes."""
+    rows = len(truth)
+    if not rows:
+        raise RequestError("there are no labelled rows to score; give a test part, or fewer unlabelled rows")
+    classes = probabilities.shape[-1] if labels is None else len(labels)
+    if probabilities.shape != (rows, classes):
+        raise RequestError(
+            f"probabilities of shape {probabilities.shape} for {rows} rows; expected ({rows}, {classes}): "
+            "one column a label"
+        )
+    if not np.isfinite(probabilities).all():
+        bad = int((~np.isfinite(probabilities)).any(1).sum())
+        raise RequestError(
+            f"{bad} of {rows} rows have no finite probabilities; leave unreadable rows out before scoring"
+        )
+    if probabilities.min() < 0 or abs(probabilities.sum(1) - 1).max() > 1e-3:
+        raise RequestError(
+            "probabilities must be at least 0 and sum to 1 a row; apply softmax to logits first"
+        )
+    if truth.min() < 0 or truth.max() >= classes:
+        raise RequestError(
+            f"label codes from {truth.min()} to {truth.max()} for {classes} labels; "
+            "leave unlabelled rows and unknown labels out before scoring"
+        )
+
+
+def calibration_bins(truth: IntArray, probabilities: Floats) -> tuple[CalibrationBin, ...]:
+    """Ten bins of equal mass by the answer's probability; equal probabilities share a bin."""
+    rows, confidence, right = _bin_sums(_bin_columns(truth, probabilities).sum(0))
+    return tuple(
+        CalibrationBin(float(c / n), float(r / n), int(n))
+        for n, c, r in zip(rows, confidence, right, strict=True)
+        if n
+    )
+
+
+def _class_means(
+    truth: IntArray, probabilities: Floats, groups: IntArray | None, level: float
+) -> dict[str, Score]:
+    """Accuracy, balanced accuracy and macro-F1."""
+    rows = len(truth)
+    answers = probabilities.argmax(1)
+    right = answers == truth
+    actual, predicted, hits = (each.sum(0) for each in tallies(truth, probabilities))
+    present = actual > 0
+    count = present.sum()
+    inverse = np.divide(1.0, actual, out=np.zeros_like(actual), where=present)
+    recall = hits * inverse
+    balanced = float(recall.sum() / count)
+    f1 = np.where(present, 2 * hits / np.maximum(actual + predicted, 1), 0.0)
+    macro = float(f1.sum() / count)
+    # d F1 = (2 d hits - F1 (d actual + d predicted)) / (actual + predicted)
+    below = np.maximum(actual + predicted, 1)
+    influence_f1 = (2 * right - f1[truth]) / below[truth] - f1[answers] / below[answers]
+    # a mean of class shares is as sure as this many rows would be in equally large classes
+    alike = float(count**2 / inverse.sum())
+    intervals = {
+        "accuracy": (float(right.mean()), share_interval(right, groups, level)),
+        "balanced_accuracy": (
+            balanced,
+            effective_wilson(
+                balanced, (right - recall[truth]) * inverse[truth] / count, groups, alike, level
+            ),
+        ),
+        "macro_f1": (macro, effective_wilson(macro, influence_f1 / count, groups, rows, level)),
+    }
+    return {name: Score(name, value, *ends, rows, level) for name, (value, ends) in intervals.items()}
+
+
+def _log_loss(truth: IntArray, probabilities: Floats, groups: IntArray | None, level: float) -> Score:
+    rows = len(truth)
+    # clipped as everywhere: one answer of exactly 0 must not make the mean infinite
+    smallest = np.finfo(np.float64).eps
+    loss = -np.log(np.maximum(probabilities[np.arange(rows), truth], smallest))
+    value, most = float(loss.mean()), -float(np.log(smallest))
+    variance, degrees = variance_of_sum((loss - value) / rows, groups)
+    degrees = min(degrees, rows - 1)
+    half = quantile(level, degrees) * float(np.sqrt(variance)) if degrees > 0 else most
+    return Score("log_loss", value, max(0.0, value - half), min(most, value + half), rows, level)
+
+
+def _auroc(truth: IntArray, probabilities: Floats, groups: IntArray | None, level: float) -> Score:
+    """One against the rest, mean over the classes of the truth; variance from DeLong's components."""
+    from scipy.stats import rankdata
+
+    rows, present = len(truth), np.unique(truth)
+    areas, contributions, sure = [], np.zeros(rows), 0.0
+    for code in present:
+        mine = truth == code
+        scores = probabilities[:, code]
+        positive, negative = int(mine.sum()), int(rows - mine.sum())
+        ranks = rankdata(scores)
+        # the share of the other side that each row is ranked rightly against
+        beats = np.where(mine, 0.0, 1.0)
+        beats[mine] = (ranks[mine] - rankdata(scores[mine])) / negative
+        beats[~mine] -= (ranks[~mine] - rankdata(scores[~mine])) / positive
+        area = float(beats[mine].mean())
+        areas.append(area)
+        contributions += (beats - area) / np.where(mine, positive, negative) / len(present)
+        sure += min(positive, negative)
+    value = float(np.mean(areas))
+    low, high = effective_wilson(value, contributions, groups, min(float(rows), sure), level)
+    return Score("auroc", value, low, high, rows, level)
+
+
+def _calibration(
+    truth: IntArray, probabilities: Floats, groups: IntArray | None, level: float, seed: int
+) -> Score:
+    """Debiased root-mean-square gap between stated and true confidence (Kumar, Liang and Ma 2019).
+
+    sum over bins of n_b / n ((conf - acc)^2 - acc (1 - acc) / (n_b - 1)), its root where positive.
+    """
+    columns = _bin_columns(truth, probabilities)
+    value = float(_gap(columns.sum(0), 1))
+    # a replicate carries the noise twice, the sample's and its own: take it off twice
+    replicates = _gap(resampled_sums(columns, groups, seed), 2)
+    observations = len(truth) if groups is None else int(groups.max()) + 1
+    low, high = percentile(replicates, observations, level)
+    low, high = (0.0, 1.0) if observations < 2 else (min(low, value), max(high, value))
+    return Score("calibration_error", value, low, high, len(truth), level)
+
+
+def _gap(sums: Floats, noises: int) -> Floats:
+    rows, confidence, right = _bin_sums(sums)
+    seen = np.maximum(rows, 1)
+    share = right / seen
+    noise = share * (1 - share) / np.maximum(rows - 1, 1)
+    squares = np.square(confidence / seen - share) - noises * noise
+    return np.asarray(np.sqrt(np.maximum(0.0, (rows * squares).sum(-1) / rows.sum(-1))))
+
+
+def _bin_columns(truth: IntArray, probabilities: Floats) -> Floats:
+    """(rows, 3 bins): is in the bin, its confidence there, its rightness there."""
+    confidence = probabilities.max(1)
+    # inverted_cdf: edges are confidences that occur, so that equal ones never part
+    edges = np.quantile(confidence, np.arange(1, BINS) / BINS, method="inverted_cdf")
+    inside = (np.searchsorted(edges, confidence)[:, None] == np.arange(BINS)).astype(np.float64)
+    right = probabilities.argmax(1) == truth
+    return np.hstack([inside, inside * confidence[:, None], inside * right[:, None]])
+
+
+def _bin_sums(sums: Floats) -> tuple[Floats, Floats, Floats]:
+    return sums[..., :BINS], sums[..., BINS : 2 * BINS], sums[..., 2 * BINS :]
+
+
+def _by_class(
+    truth: IntArray, answers: NDArray[np.intp], labels: tuple[str, ...], groups: IntArray | None, level: float
+) -> tuple[ClassScores, ...]:
+    right = truth == answers
+
+    def share(name: str, rows: NDArray[np.bool_]) -> Score:
+        hits = right[rows]
+        value = float(hits.mean()) if len(hits) else 0.0
+        ends: Interval = share_interval(hits, None if groups is None else groups[rows], level)
+        return Score(name, value, *ends, len(hits), level)
+
+    found = []
+    for code, label in enumerate(labels):
+        recall, precision = share("recall", truth == code), share("precision", answers == code)
+        total = recall.rows + precision.rows
+        hits = int((right & (truth == code)).sum())
+        found.append(ClassScores(label, recall.rows, precision, recall, 2 * hits / total if total else 0.0))
+    return tuple(found)

@@ -1,0 +1,156 @@
+"""Did transfer help? One rule, stated once, whoever wins.
+
+helped: the lower bound of the difference against every baseline is above the margin. Each bound is at
+the stated level: all of them must hold at once, so no correction is due.
+hurt: the upper bound against some baseline is below minus the margin, at alpha divided by the number
+of baselines: one of them suffices, so each gets its share of alpha.
+undecided: anything else.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+
+from graftwork.errors import RequestError
+from graftwork.evaluation import check, from_tallies, tallies
+from graftwork.intervals import Floats, Interval, corrected_t, grouping, percentile, resampled_sums, tango
+from graftwork.records import Comparison, Metric, Verdict
+from graftwork.rows import IntArray
+
+MARGIN = 0.005
+About = Literal["this model", "the procedure"]
+IntervalAt = Callable[[float], Interval]
+
+
+def judge(
+    truth: IntArray,
+    ours: Floats,
+    baselines: Mapping[str, Floats],
+    metric: Metric,
+    *,
+    groups: IntArray | None = None,
+    level: float = 0.95,
+    margin: float = MARGIN,
+    seed: int = 0,
+    caution: str | None = None,
+) -> Verdict:
+    """The verdict on this model, from answers on the same test rows.
+
+    truth: (rows,) codes; ours and each baseline: probabilities (rows, classes). Accuracy on ungrouped
+    rows: Tango's paired interval. Else: bootstrap over groups (of both models at once). `caution` is
+    said beside the verdict. Raises RequestError where there is no baseline, or answers are not finite.
+    """
+    _require_baseline(baselines)
+    check(truth, ours)
+    measured = {}
+    for name, theirs in baselines.items():
+        check(truth, theirs)
+        measured[name] = _paired(truth, ours, theirs, metric, groups, seed)
+    return _rule(measured, metric, "this model", level, margin, len(truth), caution)
+
+
+def judge_folds(
+    ours: Floats,
+    baselines: Mapping[str, Floats],
+    train_rows: float,
+    test_rows: float,
+    metric: Metric,
+    *,
+    level: float = 0.95,
+    margin: float = MARGIN,
+    caution: str | None = None,
+) -> Verdict:
+    """The verdict on the procedure, from scores on the held-out parts of repeated folds.
+
+    ours and each baseline: (folds,) the metric on the same held-out parts, every choice made anew
+    inside each fold. train_rows, test_rows: rows of a fold's two parts (means where they differ).
+    Nadeau and Bengio's corrected interval. Raises RequestError where there is no baseline, fewer
+    than two folds, or scores of unequal number.
+    """
+    _require_baseline(baselines)
+    scores = np.asarray(ours, dtype=np.float64)
+    if len(scores) < 2 or any(len(theirs) != len(scores) for theirs in baselines.values()):
+        raise RequestError(
+            "a verdict from folds needs the scores of the same two or more folds from every model"
+        )
+    measured = {
+        name: _over_folds(scores - np.asarray(theirs, dtype=np.float64), train_rows, test_rows)
+        for name, theirs in baselines.items()
+    }
+    return _rule(measured, metric, "the procedure", level, margin, round(train_rows + test_rows), caution)
+
+
+def in_words(verdict: Verdict) -> str:
+    """The verdict as one plain sentence, for the report, the command line and the README."""
+    decisive = verdict.decisive
+    metric = verdict.metric.replace("_", " ").replace("f1", "F1")
+    rival = f"the model without it ({decisive.baseline})"
+    if len(verdict.comparisons) > 1:
+        rival = f"the best model without it ({decisive.baseline})"
+    points = f"{100 * abs(decisive.difference):.1f} points"
+    interval = f"{100 * verdict.level:g}% interval {100 * decisive.low:+.1f} to {100 * decisive.high:+.1f}"
+    where = f"{verdict.rows:,} test rows"
+    if verdict.about == "the procedure":
+        where = f"repeated folds of {verdict.rows:,} rows"
+    amount = f"{points} {'more' if decisive.difference >= 0 else 'less'} {metric} than {rival}"
+    sentence = {
+        "helped": f"Transfer helped: {amount}, {interval}, on {where}",
+        "hurt": f"Transfer hurt: {amount}, {interval}, on {where}; the model without it is the better choice",
+        "undecided": f"Undecided: {amount}, {interval}, on {where}; too close to call",
+    }[verdict.outcome]
+    return sentence if verdict.caution is None else f"{sentence}. Caution: {verdict.caution}"
+
+
+def _paired(
+    truth: IntArray, ours: Floats, theirs: Floats, metric: Metric, groups: IntArray | None, seed: int
+) -> tuple[float, IntervalAt]:
+    """The difference on the same rows, and its interval as a function of the level."""
+    rows, together = len(truth), grouping(groups)
+    if metric == "accuracy" and together is None:
+        mine, other = ours.argmax(1) == truth, theirs.argmax(1) == truth
+        gains, losses = int((mine & ~other).sum()), int((other & ~mine).sum())
+        return (gains - losses) / rows, lambda level: tango(gains, losses, rows, level)
+    actual, predicted, hits = tallies(truth, ours)
+    _, their_predicted, their_hits = tallies(truth, theirs)
+    columns = np.hstack([actual, predicted, hits, their_predicted, their_hits])
+
+    def difference(sums: Floats) -> Floats:
+        a, p, h, tp, th = np.split(sums, 5, axis=-1)
+        return from_tallies(metric, a, p, h) - from_tallies(metric, a, tp, th)
+
+    replicates = difference(resampled_sums(columns, together, seed))
+    observations = rows if together is None else int(together.max()) + 1
+    return float(difference(columns.sum(0))), lambda level: percentile(replicates, observations, level)
+
+
+def _over_folds(differences: Floats, train_rows: float, test_rows: float) -> tuple[float, IntervalAt]:
+    return float(differences.mean()), lambda level: corrected_t(differences, train_rows, test_rows, level)
+
+
+def _rule(
+    measured: Mapping[str, tuple[float, IntervalAt]],
+    metric: Metric,
+    about: About,
+    level: float,
+    margin: float,
+    rows: int,
+    caution: str | None,
+) -> Verdict:
+    comparisons = tuple(
+        Comparison(name, difference, *interval(level)) for name, (difference, interval) in measured.items()
+    )
+    shared = 1 - (1 - level) / len(measured)
+    worst = min(comparisons, key=lambda each: measured[each.baseline][1](shared).high)
+    strongest = min(comparisons, key=lambda each: (each.low, each.difference))
+    outcome: Literal["helped", "hurt", "undecided"] = "undecided"
+    if measured[worst.baseline][1](shared).high < -margin:
+        outcome, strongest = "hurt", worst
+    elif strongest.low > margin:
+        outcome = "helped"
+    return Verdict(outcome, metric, about, comparisons, strongest, level, margin, rows, caution)
+
+
+def _require_baseline(baselines: Mapping[str, Floats]) -> None:
+    if not baselines:
+        raise RequestError("a verdict needs at least one model without transfer; try: --baselines all")
