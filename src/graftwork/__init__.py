@@ -1,1 +1,50 @@
-"""Graftwork: reuse a pretrained model for a new task."""
+"""Graftwork: reuse a pretrained model for a new task, and say honestly whether the transfer helped.
+
+Names are imported when they are first used, so that `import graftwork` stays quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graftwork.artefact import Manifest
+    from graftwork.datasets import load
+    from graftwork.errors import GraftworkError, RequestError, WorkError
+    from graftwork.estimator import TransferClassifier
+    from graftwork.inspection import inspect
+    from graftwork.model import Model
+    from graftwork.pretrain import pretrain
+    from graftwork.records import Score, Verdict
+    from graftwork.rows import Dataset
+    from graftwork.transfer import Outcome, evaluate, fit
+
+_HOME = {
+    "Dataset": "rows",
+    "GraftworkError": "errors",
+    "Manifest": "artefact",
+    "Model": "model",
+    "Outcome": "transfer",
+    "RequestError": "errors",
+    "Score": "records",
+    "TransferClassifier": "estimator",
+    "Verdict": "records",
+    "WorkError": "errors",
+    "evaluate": "transfer",
+    "fit": "transfer",
+    "inspect": "inspection",
+    "load": "datasets",
+    "pretrain": "pretrain",
+}
+
+__all__ = sorted(_HOME)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'graftwork' has no attribute {name!r}")
+    return getattr(import_module(f"graftwork.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -84,6 +85,13 @@ class Model:
             if self.familiarity is not None:
                 unknown[readable] = self.familiarity.unknown(seen)
         return Answers(self.labels, probabilities, unknown, features.unreadable, features)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, offline: bool = False) -> "Model":
+        """The model of an artefact, after every check; raises ArtefactError where one fails."""
+        from graftwork.artefact import load
+
+        return load(Path(folder), offline=offline)[0]
 
     def predict(self, items: Sequence[Any]) -> list[str]:
         """The most probable label of each item: a path or picture, or a text.

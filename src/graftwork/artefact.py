@@ -1,0 +1,384 @@
+"""What was learnt, on disk: saved whole or not at all, checked before anything of it is used.
+
+No pickle and no code: JSON for what is said, safetensors for numbers. `inspect` reads and verifies
+without loading; `load` builds the model and replays the probe, a few rows whose features and
+probabilities were recorded when the artefact was saved.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from graftwork import registry
+from graftwork.errors import ArtefactError, RequestError, WorkError
+from graftwork.model import Model
+from graftwork.rows import ImageBytes, Kind, Rows, Texts
+from graftwork.sources import Source
+
+SCHEMA = 1
+SUFFIX = ".graft"
+TOLERANCE = 0.02
+"""Largest difference of a probability that another kind of machine may show in the replay."""
+
+
+class SourceEntry(BaseModel):
+    """The source a model builds on; found again by `weights_sha256`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    kind: Kind
+    folder: str
+    files: dict[str, str]
+    origin: Literal["packaged", "local", "hub"]
+    revision: str | None
+    licence: str | None
+    weights_sha256: str
+    bundled: bool
+
+
+class Part(BaseModel):
+    """A backbone or head to build again: its registered name and plain configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    config: dict[str, Any]
+
+
+class Manifest(BaseModel):
+    """Everything an artefact says of itself; `files` maps each other file to its SHA-256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    schema_version: int
+    task: Literal["classification"]
+    kind: Kind
+    labels: list[str]
+    source: SourceEntry | None
+    backbone: Part
+    fingerprint: str
+    head: Part
+    strategy: str
+    settings: dict[str, Any]
+    result: dict[str, Any]
+    machine: str
+    versions: dict[str, str]
+    examples: bool
+    created: str
+    files: dict[str, str]
+
+
+def machine() -> str:
+    """Names the kind of machine on which answers must be bit-equal: processor and number libraries."""
+    numbers = " ".join(f"{name} {version(name)}" for name in ("numpy", "torch", "openvino", "tokenizers"))
+    return f"{platform.machine()} {_processor()} {numbers}"
+
+
+def save(
+    model: Model,
+    folder: Path,
+    *,
+    strategy: str,
+    result: Mapping[str, Any],
+    versions: Mapping[str, str],
+    created: str,
+    report: str,
+    probe: Rows,
+    examples: bool = True,
+    bundle: bool = False,
+) -> Path:
+    """Write `folder` (conventionally NAME.graft) whole or not at all and return it.
+
+    `probe` are rows whose answers are recorded for the replay; `examples` says that they are the
+    user's own. `bundle` copies the source's files in, so that the artefact needs nothing else.
+    Raises RequestError where `folder` exists and is no artefact, WorkError where it cannot be written.
+    """
+    if folder.exists() and not (folder / "manifest.json").is_file():
+        raise RequestError(f"{folder} exists and is no artefact; give another name or remove it first")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    except OSError as error:
+        raise WorkError(
+            f"{folder.parent} cannot be written ({error.strerror}); choose another place"
+        ) from error
+    try:
+        entry = _write_parts(model, work, probe, report, bundle)
+        state = model.backbone.state()
+        name, config, _ = model.head.state()
+        manifest = Manifest(
+            schema_version=SCHEMA,
+            task="classification",
+            kind=model.backbone.kind,
+            labels=list(model.labels),
+            source=entry,
+            backbone=Part(name=state.family, config=dict(state.config)),
+            fingerprint=model.backbone.fingerprint,
+            head=Part(name=name, config=dict(config)),
+            strategy=strategy,
+            settings=dict(model.settings),
+            result=dict(result),
+            machine=machine(),
+            versions=dict(versions),
+            examples=examples,
+            created=created,
+            files={str(path.relative_to(work)): _sha256(path) for path in _files(work)},
+        )
+        text = json.dumps(manifest.model_dump(), ensure_ascii=False, indent=1, allow_nan=False)
+        (work / "manifest.json").write_text(text, encoding="utf-8")
+        _publish(work, folder)
+    except OSError as error:
+        raise WorkError(
+            f"{folder} could not be written ({error.strerror}); nothing was left there"
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def inspect(folder: Path) -> Manifest:
+    """The manifest of an artefact whose every file has been verified; nothing is built.
+
+    Raises ArtefactError: no artefact, a newer schema version, a damaged or missing file.
+    """
+    path = folder / "manifest.json"
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtefactError(f"{folder} is no artefact: it has no manifest.json; try: graft fit") from error
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{path} is damaged and cannot be read; fit again or restore a copy") from error
+    newest = said.get("schema_version") if isinstance(said, dict) else None
+    if not isinstance(newest, int):
+        raise ArtefactError(f"{path} names no schema version; it is damaged or no artefact of Graftwork")
+    if newest > SCHEMA:
+        raise ArtefactError(
+            f"{folder} was saved by a newer Graftwork (schema version {newest}, this one reads up to "
+            f"{SCHEMA}); try: pip install --upgrade graftwork"
+        )
+    try:
+        manifest = Manifest.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ArtefactError(f"{path} is damaged at {where}: {first['msg']}; restore a copy") from error
+    for name, digest in manifest.files.items():
+        _verify(folder, name, digest)
+    return manifest
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of the manifest itself: pin or sign this, and every other file is covered by it."""
+    return _sha256(folder / "manifest.json")
+
+
+def load(folder: Path, *, offline: bool = False) -> tuple[Model, Manifest]:
+    """A model that answers as the saved one did; raises ArtefactError where it would not."""
+    from graftwork import sources
+
+    manifest = inspect(folder)
+    for group, part in (("backbones", manifest.backbone), ("heads", manifest.head)):
+        if part.name not in registry.names(group):  # type: ignore[arg-type]  # a literal pair above
+            raise ArtefactError(f"{folder} needs {group[:-1]} {part.name!r}, which is not installed here")
+    source = None
+    if manifest.source is not None:
+        source = _bundled(folder, manifest.source) or sources.find_by_digest(
+            manifest.source.weights_sha256,
+            hint=manifest.source.folder,
+            name=manifest.source.name,
+            offline=offline,
+        )
+    model = _build(folder, manifest, source)
+    _replay(folder, manifest, model)
+    return model, manifest
+
+
+def _build(folder: Path, manifest: Manifest, source: Source | None) -> Model:
+    from graftwork.backbones.base import BackboneState
+    from graftwork.unknown import Familiarity
+
+    restore = registry.get("backbones", manifest.backbone.name)
+    arrays = _read(folder / "backbone.safetensors")
+    backbone = restore(BackboneState(manifest.backbone.name, manifest.backbone.config, arrays, source))
+    head = registry.get("heads", manifest.head.name)(
+        tuple(manifest.labels), manifest.head.config, _read(folder / "head.safetensors")
+    )
+    known = _read(folder / "familiarity.safetensors")
+    return Model(backbone, head, Familiarity.from_arrays(known) if known else None, manifest.settings)
+
+
+def _write_parts(model: Model, work: Path, probe: Rows, report: str, bundle: bool) -> SourceEntry | None:
+    state = model.backbone.state()
+    _write(work / "head.safetensors", model.head.state()[2])
+    _write(work / "backbone.safetensors", state.arrays)
+    _write(work / "familiarity.safetensors", model.familiarity.arrays() if model.familiarity else {})
+    (work / "report.html").write_text(report, encoding="utf-8")
+    _write_probe(model, work / "probe", probe)
+    if state.source is None:
+        return None
+    source = state.source
+    if bundle:
+        for name in source.files:
+            target = work / "source" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source.folder / name, target)
+    return SourceEntry(
+        name=source.name,
+        kind=source.kind,
+        folder=str(source.folder),
+        files=dict(source.files),
+        origin=source.origin,
+        revision=source.revision,
+        licence=source.licence,
+        weights_sha256=source.weights_sha256,
+        bundled=bundle,
+    )
+
+
+def _write_probe(model: Model, folder: Path, probe: Rows) -> None:
+    folder.mkdir()
+    for i in range(len(probe)):
+        (folder / f"row-{i}").write_bytes(probe.column.read(i))
+    answers = model.answer(probe)
+    matrix = np.ascontiguousarray(answers.features.matrix)
+    _write(folder / "answers.safetensors", {"features": matrix, "probabilities": answers.probabilities})
+
+
+def _replay(folder: Path, manifest: Manifest, model: Model) -> None:
+    """Compare today's answers with the recorded ones; raises ArtefactError where they differ."""
+    recorded = _read(folder / "probe" / "answers.safetensors")
+    contents = [(folder / "probe" / f"row-{i}").read_bytes() for i in range(len(recorded["features"]))]
+    answers = model.answer(probe_rows(manifest.kind, contents))
+    if machine() == manifest.machine:
+        same = np.array_equal(answers.features.matrix, recorded["features"])
+        if not same or not np.array_equal(answers.probabilities, recorded["probabilities"]):
+            raise ArtefactError(
+                f"{folder} answers its own probe rows differently than when it was saved, on the same kind "
+                "of machine; its source or this installation was altered. Fit it again"
+            )
+        return
+    then, now = recorded["probabilities"], answers.probabilities
+    worst = float(np.abs(then - now).max())
+    if worst > TOLERANCE or not np.array_equal(then.argmax(1), now.argmax(1)):
+        raise ArtefactError(
+            f"{folder} answers its probe rows differently on this machine (largest difference of a "
+            f"probability {worst:.3f}, at most {TOLERANCE} allowed); fit it again here"
+        )
+
+
+def probe_rows(kind: Kind, contents: Sequence[bytes]) -> Rows:
+    """Rows from encoded contents, as an artefact keeps them."""
+    names = [f"probe row {i}" for i in range(len(contents))]
+    if kind == "text":
+        return Rows(
+            names, {"text": Texts([content.decode("utf-8", "surrogatepass") for content in contents])}
+        )
+    return Rows(names, {"image": ImageBytes(list(contents))})
+
+
+def synthetic_rows(kind: Kind, count: int = 4) -> Rows:
+    """Made-up rows for a probe without the user's own (`--no-examples`)."""
+    if kind == "text":
+        texts = ["", "one short sentence", "例子：一句话。", "a longer sentence " * 20]
+        return probe_rows(kind, [text.encode() for text in texts[:count]])
+    import io
+
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    contents = []
+    for _ in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+        buffer = io.BytesIO()
+        coarse.resize((256, 256), Image.Resampling.BICUBIC).save(buffer, "PNG")
+        contents.append(buffer.getvalue())
+    return probe_rows(kind, contents)
+
+
+def _bundled(folder: Path, entry: SourceEntry) -> Source | None:
+    if not entry.bundled:
+        return None
+    source = Source(
+        entry.name, entry.kind, folder / "source", entry.files, entry.origin, entry.revision, entry.licence
+    )
+    if source.weights_sha256 != entry.weights_sha256:
+        raise ArtefactError(f"{folder} bundles another source's weights than it names; restore a copy")
+    return source
+
+
+def _publish(work: Path, folder: Path) -> None:
+    """Flush everything and put the finished folder in its place; an older one is removed last."""
+    for path in [*_files(work), *(p for p in work.rglob("*") if p.is_dir()), work]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    work.chmod(0o755)
+    if not folder.exists():
+        work.rename(folder)
+        return
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    folder.rename(old)
+    work.rename(folder)
+    shutil.rmtree(old)
+
+
+def _verify(folder: Path, name: str, digest: str) -> None:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ArtefactError(f"{folder} names a file outside itself ({name!r}); do not trust it")
+    if not path.is_file():
+        raise ArtefactError(f"{folder} is incomplete: {name} is missing; restore a copy or fit again")
+    if _sha256(path) != digest:
+        raise ArtefactError(
+            f"{path} is damaged: its SHA-256 is not the manifest's; restore a copy or fit again"
+        )
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    if arrays:
+        from safetensors.numpy import save_file
+
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    """Arrays of a safetensors file; none where there is no such file (nothing was learnt there)."""
+    if not path.exists():
+        return {}
+    from safetensors.numpy import load_file
+
+    return dict(load_file(path))
+
+
+def _processor() -> str:
+    """The processor's model name and its vector instructions, which decide how sums are rounded."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    said = dict(line.split(":", 1) for line in lines if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in said.items()}
+    wide = sorted(f for f in fields.get("flags", "").split() if f.startswith(("avx", "amx", "fma")))
+    name = fields.get("model name", platform.processor())
+    model = " ".join(fields.get(key, "") for key in ("cpu family", "model", "stepping"))
+    return f"{name} {model} {hashlib.sha256(' '.join(wide).encode()).hexdigest()[:8]}"

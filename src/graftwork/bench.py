@@ -1,0 +1,185 @@
+"""Fits any strategy on the same rows and asks it on the same held rows, so that scores compare."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork import registry, remembered
+from graftwork.backbones.base import Backbone
+from graftwork.curve import FitPredict, learning_curve
+from graftwork.evaluation import assess, measure
+from graftwork.folds import choose_k, repeated
+from graftwork.model import Model
+from graftwork.records import Assessment, LearningCurve, Metric, Notify, Progress, Verdict, silent
+from graftwork.rows import UNLABELLED, Dataset, IntArray
+from graftwork.store import remember
+from graftwork.strategies.base import Strategy, Task
+from graftwork.verdict import judge, judge_folds
+
+REPEATS = 2
+"""Times that the folds are drawn where there is no test part."""
+CURVE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Held:
+    """A procedure's answers on rows it did not see: (positions in the dataset, probabilities) a split."""
+
+    rows: tuple[IntArray, ...]
+    probabilities: tuple[NDArray[np.float64], ...]
+
+
+class Bench:
+    """One dataset, one declared metric, one list of splits: (positions to learn from, positions held).
+
+    With a test part there is one split, the test rows held; without, repeated stratified folds.
+    """
+
+    def __init__(self, dataset: Dataset, metric: Metric, seed: int, notify: Notify) -> None:
+        self.dataset, self.metric, self.seed, self.notify = dataset, metric, seed, notify
+        assert dataset.groups is not None, "prepare gives every row a group"
+        self.groups = dataset.groups
+        self.codes = dataset.target.codes
+        self.test = self._labelled(dataset.split.index("test"))
+        self.learning = self._labelled(dataset.split.index("train", "validation"))
+        if len(self.test):
+            self.repeats, self.splits = 1, [(self.learning, self.test)]
+        else:
+            codes = self.codes[self.learning]
+            drawn = repeated(codes, self.groups[self.learning], choose_k(codes), REPEATS, seed)
+            self.repeats = REPEATS
+            self.splits = [(self.learning[train], self.learning[held]) for train, held in drawn]
+
+    @property
+    def assessed_on(self) -> Literal["test", "folds"]:
+        return "test" if len(self.test) else "folds"
+
+    def task(self, index: IntArray, seconds: float | None = None) -> Task:
+        """The rows at `index` as a strategy may see them."""
+        data = self.dataset
+        return Task(
+            rows=data.rows.take(index),
+            codes=self.codes[index],
+            labels=data.labels,
+            groups=self.groups[index],
+            validation=data.split.parts[index] == "validation",
+            weights=class_weights(self.codes[index], self.metric),
+            metric=self.metric,
+            seed=self.seed,
+            seconds=seconds,
+        )
+
+    def fit(self, recipe: Strategy, basis: Backbone | None) -> Model:
+        """The model that is kept: fitted on every row that may be learnt from."""
+        self.notify(Progress("fitting the head", 0, None))
+        return recipe.fit(self.task(self.learning), basis, self.notify)
+
+    def answers(self, recipe: Strategy, basis: Backbone | None, whole: Model) -> Held:
+        """The strategy's answers on held rows; on a test part these are `whole`'s own."""
+        if len(self.test):
+            return Held((self.test,), (self._ask(whole, self.test),))
+        given = []
+        for done, (learn, held) in enumerate(self.splits):
+            self.notify(Progress("folds", done, len(self.splits), "folds"))
+            given.append(self._ask(recipe.fit(self.task(learn), basis, silent), held))
+        return Held(tuple(held for _, held in self.splits), tuple(given))
+
+    def rival(self, name: str, seconds: float) -> Held:
+        """A strategy without transfer, on the same rows; remembered, so it is fitted once a dataset.
+
+        seconds: what the strategy may spend on one repeat of the splits.
+        """
+        recipe: Strategy = registry.get("strategies", name)()
+        basis = recipe.basis(self.dataset.kind, None)
+        basis = None if basis is None else remember(basis)
+        share = seconds * self.repeats / len(self.splits)
+        given = []
+        for done, (learn, held) in enumerate(self.splits):
+            self.notify(Progress(f"without transfer: {name}", done, len(self.splits), "folds"))
+            task = self.task(learn, share)
+
+            def answer(task: Task = task, held: IntArray = held) -> NDArray[np.float64]:
+                return self._ask(recipe.fit(task, basis, silent), held)
+
+            given.append(remembered.answers(name, task, self.dataset.rows.take(held), answer))
+        return Held(tuple(held for _, held in self.splits), tuple(given))
+
+    def shown(self, held: Held) -> tuple[IntArray, NDArray[np.float64]]:
+        """Positions and probabilities of the first repeat, so that each held row comes once."""
+        first = len(self.splits) // self.repeats
+        return np.concatenate(held.rows[:first]), np.concatenate(held.probabilities[:first])
+
+    def assess(self, held: Held) -> Assessment:
+        rows, probabilities = self.shown(held)
+        return assess(
+            self.codes[rows], probabilities, self.dataset.labels, groups=self.groups[rows], seed=self.seed
+        )
+
+    def verdict(
+        self, recipe: Strategy, ours: Held, rivals: Mapping[str, Held]
+    ) -> tuple[Verdict | None, str | None]:
+        """The verdict, or None and the sentence that says why there is none."""
+        if not recipe.transfers:
+            return None, f"{recipe.name} does not transfer, so there is nothing to judge"
+        if not rivals:
+            return None, "no model without transfer was fitted (--baselines none), so there is no verdict"
+        if len(self.test):
+            theirs = {name: held.probabilities[0] for name, held in rivals.items()}
+            truth, groups = self.codes[self.test], self.groups[self.test]
+            return judge(truth, ours.probabilities[0], theirs, self.metric, groups=groups, seed=self.seed), None
+        train_rows, test_rows = (float(np.mean([len(part) for part in side])) for side in zip(*self.splits, strict=True))
+        theirs = {name: self._by_split(held) for name, held in rivals.items()}
+        return judge_folds(self._by_split(ours), theirs, train_rows, test_rows, self.metric), None
+
+    def curve(
+        self,
+        learners: Mapping[str, tuple[Strategy, Backbone | None]],
+        transfer: str,
+        full: Mapping[str, Held],
+    ) -> LearningCurve:
+        """Scores of `learners` by labels a class, on the rows that the first split holds.
+
+        full: the answers already given with all rows, of `transfer` and of the models without it.
+        """
+        learn, held = self.splits[0]
+
+        def learner(recipe: Strategy, basis: Backbone | None) -> FitPredict:
+            def fit_predict(chosen: IntArray, seed: int) -> NDArray[np.float64]:
+                task = replace(self.task(learn[chosen]), seed=seed)
+                return self._ask(recipe.fit(task, basis, silent), held)
+
+            return fit_predict
+
+        return learning_curve(
+            {name: learner(*one) for name, one in learners.items()},
+            self.codes[learn],
+            self.groups[learn],
+            self.codes[held],
+            self.metric,
+            transfer=transfer,
+            full={name: float(self._by_split(one)[0]) for name, one in full.items()},
+            seconds=CURVE_SECONDS,
+            seed=self.seed,
+            notify=self.notify,
+        )
+
+    def _by_split(self, held: Held) -> NDArray[np.float64]:
+        pairs = zip(held.rows, held.probabilities, strict=True)
+        return np.array([measure(self.metric, self.codes[rows], given) for rows, given in pairs])
+
+    def _ask(self, model: Model, index: IntArray) -> NDArray[np.float64]:
+        return model.answer(self.dataset.rows.take(index)).probabilities
+
+    def _labelled(self, index: IntArray) -> IntArray:
+        return index[self.codes[index] != UNLABELLED]
+
+
+def class_weights(codes: IntArray, metric: Metric) -> NDArray[np.float64]:
+    """(rows,) weights of mean 1: inverse to the class's frequency where every class counts the same."""
+    if metric == "accuracy":
+        return np.ones(len(codes))
+    counts = np.bincount(codes)
+    return np.asarray(len(codes) / (np.count_nonzero(counts) * counts[codes]), dtype=np.float64)

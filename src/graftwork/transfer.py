@@ -1,0 +1,329 @@
+"""The only joiner: data in, an Outcome out. Every step is a module of its own; none knows the next."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from graftwork import artefact, registry, showing, wire
+from graftwork.backbones import open_backbone
+from graftwork.backbones.base import Backbone, labelled_matrix
+from graftwork.bench import Bench, Held
+from graftwork.datasets import load
+from graftwork.errors import RequestError
+from graftwork.evaluation import assess, declare_metric
+from graftwork.inspection import Inspection, dataset_digest, inspect, prepare
+from graftwork.model import Model
+from graftwork.records import (
+    Assessment,
+    DatasetSummary,
+    Extraction,
+    LearningCurve,
+    Metric,
+    Notify,
+    Result,
+    SourceSummary,
+    Verdict,
+    silent,
+)
+from graftwork.rows import PARTS, UNLABELLED, Dataset, IntArray, Rows
+from graftwork.sources import choose, find
+from graftwork.store import remember
+from graftwork.strategies.base import Strategy
+from graftwork.unknown import Familiarity
+
+Baselines = Literal["all", "classical", "none"]
+WITHOUT_TRANSFER: Mapping[Baselines, tuple[str, ...]] = {
+    "all": ("classical", "scratch"),
+    "classical": ("classical",),
+    "none": (),
+}
+SCRATCH_SECONDS = 20.0
+"""The least time a network with fresh weights gets; more where the cold transfer itself cost more."""
+PROBE_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `fit` gives back: a model, all that was found out about it, and the rows of its probe."""
+
+    model: Model
+    result: Result
+    probe: Rows = field(repr=False)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Did the transfer help? None where no baseline was asked for."""
+        return self.result.verdict
+
+    @property
+    def scores(self) -> Mapping[str, Any]:
+        """metric -> Score on rows that no strategy saw."""
+        return self.result.assessment.scores
+
+    def report(self, *, examples: bool = True) -> str:
+        """The report as one HTML page; without `examples` no row's name or content is in it."""
+        from graftwork.report import render
+
+        return render(self.result if examples else _without_examples(self.result))
+
+    def save(self, folder: str | Path, *, examples: bool = True, bundle: bool = False) -> Path:
+        """Write the artefact (see artefact.save) and return its folder."""
+        result = self.result if examples else _without_examples(self.result)
+        return artefact.save(
+            self.model,
+            Path(folder),
+            strategy=result.strategy,
+            result=wire.result(result),
+            versions=result.versions,
+            created=result.created,
+            report=self.report(examples=examples),
+            probe=self.probe if examples else artefact.synthetic_rows(self.model.backbone.kind),
+            examples=examples,
+            bundle=bundle,
+        )
+
+
+class _Clock:
+    """Wall-clock seconds by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def total(self) -> dict[str, float]:
+        return {**self.seconds, "total": time.perf_counter() - self._start}
+
+
+def fit(
+    data: Any,
+    *,
+    source: str = "auto",
+    strategy: str = "probe",
+    metric: Metric | None = None,
+    baselines: Baselines = "all",
+    seed: int = 0,
+    pooling: str | None = None,
+    resize: str | None = None,
+    offline: bool = False,
+    notify: Notify = silent,
+    **loading: Any,
+) -> Outcome:
+    """Learn a task from labelled data on a pretrained source, and judge whether the transfer helped.
+
+    data: whatever `load` takes, or a Dataset. loading: options of `load` (text, file, label, group,
+    split, labels). metric: declared before anything is fitted; by default accuracy, or balanced
+    accuracy where classes are unbalanced. Raises RequestError for what the caller can mend.
+    """
+    if baselines not in WITHOUT_TRANSFER:
+        raise RequestError(f"baselines {baselines!r} is not known; expected all, classical or none")
+    clock = _Clock()
+    recipe: Strategy = registry.get("strategies", strategy)()
+    with clock("inspection"):
+        dataset, found = ready(data, seed=seed, notify=notify, **loading)
+    declared = metric or declare_metric(dataset.target.codes)
+    bench = Bench(dataset, declared, seed, notify)
+    with clock("features"):
+        opened = open_source(dataset, source, recipe, pooling, resize, offline, notify)
+        basis = recipe.basis(dataset.kind, opened[0] if opened else None)
+        basis = None if basis is None else remember(basis)
+        extraction = _extract(dataset, basis, notify)
+    with clock("head"):
+        model = bench.fit(recipe, basis)
+    with clock("evaluation"):
+        ours = bench.answers(recipe, basis, model)
+        assessment = bench.assess(ours)
+    with clock("baselines"):
+        seconds = max(SCRATCH_SECONDS, _cold_seconds(extraction, clock))
+        asked = [name for name in WITHOUT_TRANSFER[baselines] if name != strategy]
+        rivals = {name: bench.rival(name, seconds) for name in asked}
+        verdict, silence = bench.verdict(recipe, ours, rivals)
+    with clock("learning curve"):
+        curve = _curve(bench, recipe, basis, {strategy: ours, **rivals})
+    with clock("familiarity"):
+        model = _familiar(model, bench)
+    with clock("report data"):
+        held, probabilities = bench.shown(ours)
+        mistakes = showing.mistakes(dataset, held, probabilities)
+        learnt = bench.task(bench.learning)
+        feature_map = showing.feature_map(model, learnt.rows, learnt.codes, dataset, held, probabilities)
+        unknown = _unknown_rate(model, dataset, bench.test)
+    result = Result(
+        dataset=summarise(dataset, found),
+        source=opened[1] if opened else None,
+        strategy=strategy,
+        settings=wire.plain(model.settings),
+        seed=seed,
+        metric=declared,
+        extraction=extraction,
+        assessed_on=bench.assessed_on,
+        assessment=assessment,
+        baselines={name: bench.assess(answers) for name, answers in rivals.items()},
+        verdict=verdict,
+        no_verdict=silence,
+        curve=curve,
+        mistakes=mistakes,
+        map=feature_map,
+        unknown_rate=unknown,
+        seconds=clock.total(),
+        versions=versions(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    return Outcome(replace(model, settings=result.settings), result, _probe(dataset, bench.test))
+
+
+def ready(
+    data: Any, *, seed: int, notify: Notify = silent, **loading: Any
+) -> tuple[Dataset, Inspection]:
+    """Load, inspect and prepare: a dataset whose rows are readable and whose split is final."""
+    dataset = data if isinstance(data, Dataset) else load(data, **loading)
+    found = inspect(dataset, remember, notify)
+    return prepare(dataset, found, seed=seed), found
+
+
+def open_source(
+    dataset: Dataset,
+    name: str,
+    recipe: Strategy,
+    pooling: str | None,
+    resize: str | None,
+    offline: bool,
+    notify: Notify,
+) -> tuple[Backbone, SourceSummary] | None:
+    """The backbone that the strategy builds on, and where it came from; None where it does not transfer."""
+    if not recipe.transfers:
+        return None
+    source, reason = choose(dataset.kind) if name == "auto" else (find(name, offline=offline), "named by the user")
+    if source.kind != dataset.kind:
+        raise RequestError(
+            f"source {source.name!r} takes {source.kind}s, the data are {dataset.kind}s; try: graft sources"
+        )
+    backbone = open_backbone(source, dataset.rows, pooling=pooling, resize=resize, notify=notify)
+    summary = SourceSummary(
+        source.name, source.revision, source.weights_sha256, source.licence, backbone.width, reason
+    )
+    return backbone, summary
+
+
+def evaluate(model: Model, data: Any, *, seed: int = 0, notify: Notify = silent, **loading: Any) -> Assessment:
+    """Scores of a finished model on labelled rows: the test part where the data has one, else all.
+
+    Raises RequestError where a row carries a label that the model does not know.
+    """
+    dataset = data if isinstance(data, Dataset) else load(data, **loading)
+    test = dataset.split.index("test")
+    index = test if len(test) else np.arange(len(dataset))
+    index = index[dataset.target.codes[index] != UNLABELLED]
+    if not len(index):
+        raise RequestError(f"{dataset.name} has no labelled row to evaluate on; give labels, or use graft predict")
+    strangers = sorted({dataset.labels[c] for c in dataset.target.codes[index]} - set(model.labels))
+    if strangers:
+        raise RequestError(
+            f"the model does not know the labels {', '.join(strangers[:5])}; it knows {', '.join(model.labels[:20])}"
+        )
+    translate = np.array([model.labels.index(name) if name in model.labels else -1 for name in dataset.labels])
+    answers = model.answer(dataset.rows.take(index), notify)
+    readable = np.setdiff1d(np.arange(len(index)), list(answers.unreadable))
+    if not len(readable):
+        raise RequestError(f"{dataset.name} has no readable row; the first {next(iter(answers.unreadable.values()))}")
+    truth = translate[dataset.target.codes[index[readable]]]
+    groups = None if dataset.groups is None else dataset.groups[index[readable]]
+    return assess(truth, answers.probabilities[readable], model.labels, groups=groups, seed=seed)
+
+
+def _extract(dataset: Dataset, basis: Backbone | None, notify: Notify) -> Extraction | None:
+    """Compute every labelled row's features once, so that whatever follows reads them from the store."""
+    if basis is None:
+        return None
+    index = np.flatnonzero(dataset.target.codes != UNLABELLED)
+    return basis.features(dataset.rows.take(index), notify).extraction
+
+
+def _cold_seconds(extraction: Extraction | None, clock: _Clock) -> float:
+    """What the transfer costs without a store, as far as this run can tell."""
+    if extraction is None or not extraction.computed:
+        return 0.0
+    return extraction.rows / extraction.rows_per_second + clock.seconds["head"]
+
+
+def _curve(
+    bench: Bench, recipe: Strategy, basis: Backbone | None, full: Mapping[str, Held]
+) -> LearningCurve | None:
+    """The transfer's curve beside that of `classical`; a network from scratch is too slow to repeat."""
+    if not recipe.transfers:
+        return None
+    learners: dict[str, tuple[Strategy, Backbone | None]] = {recipe.name: (recipe, basis)}
+    if "classical" in full:
+        classical: Strategy = registry.get("strategies", "classical")()
+        plain = classical.basis(bench.dataset.kind, None)
+        learners["classical"] = (classical, None if plain is None else remember(plain))
+    return bench.curve(learners, recipe.name, full)
+
+
+def _familiar(model: Model, bench: Bench) -> Model:
+    learnt = bench.task(bench.learning)
+    matrix = labelled_matrix(model.backbone, learnt.rows)
+    return replace(
+        model, familiarity=Familiarity.fit(matrix, learnt.codes, learnt.groups, seed=learnt.seed)
+    )
+
+
+def _unknown_rate(model: Model, dataset: Dataset, test: IntArray) -> float | None:
+    if model.familiarity is None or not len(test):
+        return None
+    return float(model.answer(dataset.rows.take(test)).unknown.mean())
+
+
+def _probe(dataset: Dataset, test: IntArray) -> Rows:
+    index = test if len(test) else np.arange(len(dataset))
+    return dataset.rows.take(index[:: max(1, len(index) // PROBE_ROWS)][:PROBE_ROWS])
+
+
+def summarise(dataset: Dataset, found: Inspection) -> DatasetSummary:
+    """What is said of a dataset once its rows are gone."""
+    codes = dataset.target.codes
+    counts = {
+        part: {
+            label: int(np.count_nonzero(codes[dataset.split.index(part)] == code))
+            for code, label in enumerate(dataset.labels)
+        }
+        for part in PARTS
+        if len(dataset.split.index(part))
+    }
+    return DatasetSummary(
+        name=dataset.name,
+        kind=dataset.kind,
+        rows=len(dataset),
+        labels=dataset.labels,
+        counts=counts,
+        unlabelled=int(np.count_nonzero(codes == UNLABELLED)),
+        unreadable=found.unreadable,
+        split_origin=dataset.split.origin,
+        digest=dataset_digest(dataset),
+        notes=dataset.notes,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what shapes the numbers."""
+    return {name: version(name) for name in ("graftwork", "numpy", "torch", "openvino", "transformers", "scikit-learn")}
+
+
+def _without_examples(result: Result) -> Result:
+    """The same result with nothing of any row: no names, pictures or texts."""
+    data = replace(result.dataset, unreadable={}, notes=())
+    return replace(result, dataset=data, mistakes=())

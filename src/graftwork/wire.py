@@ -1,0 +1,150 @@
+"""Records -> plain JSON, in the one shape that the command line, the manifest and (later) HTTP share."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from graftwork.model import Answers
+from graftwork.records import Assessment, Extraction, LearningCurve, Result, Score, Verdict
+
+
+def score(value: Score) -> dict[str, float | None]:
+    """{value, low, high}; a number that could not be computed is null, as JSON has no NaN."""
+    return {"value": _number(value.value), "low": _number(value.low), "high": _number(value.high)}
+
+
+def assessment(value: Assessment) -> dict[str, Any]:
+    return {name: score(one) for name, one in value.scores.items()}
+
+
+def per_class(value: Assessment) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": one.label,
+            "rows": one.rows,
+            "precision": score(one.precision),
+            "recall": score(one.recall),
+            "f1": _number(one.f1),
+        }
+        for one in value.classes
+    ]
+
+
+def verdict(value: Verdict | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {
+        "outcome": value.outcome,
+        "difference": value.decisive.difference,
+        "low": value.decisive.low,
+        "high": value.decisive.high,
+        "baseline": value.decisive.baseline,
+        "metric": value.metric,
+        "about": value.about,
+        "level": value.level,
+        "margin": value.margin,
+        "rows": value.rows,
+        "caution": value.caution,
+        "comparisons": {
+            one.baseline: {"difference": one.difference, "low": one.low, "high": one.high}
+            for one in value.comparisons
+        },
+    }
+
+
+def extraction(value: Extraction | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {
+        "rows": value.rows,
+        "computed": value.computed,
+        "reused": value.reused,
+        "rows_per_second": round(value.rows_per_second, 1),
+        "runtime": value.runtime,
+        "precision": value.precision,
+        "parity": dict(value.parity),
+    }
+
+
+def curve(value: LearningCurve | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {
+        "metric": value.metric,
+        "labels_saved": value.labels_saved,
+        "sentence": value.sentence,
+        "curves": {
+            name: [
+                {"per_class": p.per_class, "rows": p.rows, "mean": _number(p.mean), "error": _number(p.error)}
+                for p in points
+            ]
+            for name, points in value.curves.items()
+        },
+    }
+
+
+def result(value: Result) -> dict[str, Any]:
+    """The JSON of `graft fit`, without the artefact's path; pictures and texts of rows stay out."""
+    data = value.dataset
+    return {
+        "dataset": {
+            "name": data.name,
+            "kind": data.kind,
+            "rows": data.rows,
+            "classes": list(data.labels),
+            "splits": data.splits,
+            "split_origin": data.split_origin,
+            "unlabelled": data.unlabelled,
+            "unreadable": len(data.unreadable),
+            "digest": data.digest,
+            "notes": list(data.notes),
+        },
+        "source": None if value.source is None else value.source.name,
+        "source_reason": None if value.source is None else value.source.reason,
+        "strategy": value.strategy,
+        "settings": dict(value.settings),
+        "seed": value.seed,
+        "metric": value.metric,
+        "features": extraction(value.extraction),
+        "scores": {value.assessed_on: assessment(value.assessment)},
+        "classes": per_class(value.assessment),
+        "baselines": {name: assessment(one) for name, one in value.baselines.items()},
+        "verdict": verdict(value.verdict),
+        "no_verdict": value.no_verdict,
+        "learning_curve": curve(value.curve),
+        "unknown_rate": value.unknown_rate,
+        "seconds": {stage: round(seconds, 3) for stage, seconds in value.seconds.items()},
+    }
+
+
+def answer(name: str, answers: Answers, i: int) -> dict[str, Any]:
+    """One line of `graft predict --json`; an unreadable input has `error` instead of a label."""
+    if i in answers.unreadable:
+        return {"input": name, "error": answers.unreadable[i]}
+    row = answers.probabilities[i]
+    best = int(row.argmax())
+    return {
+        "input": name,
+        "label": answers.labels[best],
+        "probability": float(row[best]),
+        "unknown": bool(answers.unknown[i]),
+        "probabilities": {label: float(p) for label, p in zip(answers.labels, row, strict=True)},
+    }
+
+
+def plain(value: Any) -> Any:
+    """Settings as strategies record them -> plain JSON: numpy scalars and tuples become Python's own."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return _number(value)
+    assert value is None or isinstance(value, (bool, int, str)), f"not plain JSON: {value!r}"
+    return value
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,61 @@
+"""A result in plain words, as the command line prints it."""
+
+from graftwork.console import table
+from graftwork.records import Assessment, Result, Score
+from graftwork.verdict import in_words
+
+SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "calibration_error", "auroc")
+
+
+def outcome_in_words(result: Result) -> str:
+    """Several lines: data, source, features, scores beside the baselines, the verdict."""
+    data = result.dataset
+    parts = ", ".join(f"{part} {rows:,}" for part, rows in data.splits.items())
+    lines = [f"data    {data.name}: {data.rows:,} {data.kind}s, {len(data.labels)} classes ({parts})"]
+    lines += [f"        note: {one}" for one in data.notes]
+    if result.source is not None:
+        lines.append(f"source  {result.source.name} (width {result.source.width:,}): {result.source.reason}")
+    made = result.extraction
+    if made is not None:
+        speed = f" at {made.rows_per_second:,.0f} a second" if made.computed else ""
+        path = " ".join(part for part in (made.runtime, made.precision) if part)
+        lines.append(f"        features: {made.computed:,} computed{speed}, {made.reused:,} reused ({path})")
+    lines += ["", scores_beside(result), ""]
+    lines.append(in_words(result.verdict) if result.verdict else f"No verdict: {result.no_verdict}")
+    if result.curve is not None and result.curve.sentence:
+        lines.append(result.curve.sentence)
+    seconds = result.seconds
+    spent = ", ".join(f"{stage} {s:.1f}" for stage, s in seconds.items() if stage != "total" and s >= 0.05)
+    lines.append(f"\n{seconds['total']:.1f} seconds ({spent})")
+    return "\n".join(lines)
+
+
+def scores_beside(result: Result) -> str:
+    """A table: the declared metric first, the model's column first, then each baseline's."""
+    columns = {result.strategy: result.assessment, **result.baselines}
+    metrics = [result.metric, *(name for name in SHOWN if name != result.metric)]
+    where = "test rows" if result.assessed_on == "test" else "held-out folds"
+    rows = [
+        [name.replace("_", " "), *(_score(one.scores[name]) for one in columns.values())]
+        for name in metrics
+        if name in result.assessment.scores
+    ]
+    return table((f"on {where}", *columns), rows)
+
+
+def scores_in_words(assessment: Assessment) -> str:
+    """All scores with intervals, then precision and recall a class."""
+    scores = [[name.replace("_", " "), _score(one)] for name, one in assessment.scores.items()]
+    classes = [
+        [one.label, f"{one.rows:,}", _score(one.precision), _score(one.recall), f"{one.f1:.3f}"]
+        for one in assessment.classes
+    ]
+    return (
+        table(("score", "value (95% interval)"), scores)
+        + "\n\n"
+        + table(("label", "rows", "precision", "recall", "F1"), classes)
+    )
+
+
+def _score(score: Score) -> str:
+    return f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"

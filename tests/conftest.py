@@ -1,0 +1,40 @@
+"""Shared fixtures: a home of its own for every session, and real data where there is any."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """GRAFT_HOME in an empty folder, so that no test reads what another (or the user) has stored."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("GRAFT_HOME", str(folder))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("GRAFT_SOURCES", raising=False)
+    return folder
+
+
+def _real(variable: str, default: str) -> Path:
+    return Path(os.environ.get(variable, ROOT.parent / "shared" / default)).resolve()
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real data sets; skips with the reason where there is none."""
+    folder = _real("GRAFT_TEST_DATA", "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set GRAFT_TEST_DATA")
+    return folder
+
+
+@pytest.fixture
+def real_models() -> Path:
+    """The folder of real pretrained models; skips with the reason where there is none."""
+    folder = _real("GRAFT_TEST_MODELS", "models")
+    if not folder.is_dir():
+        pytest.skip(f"no real models at {folder}; set GRAFT_TEST_MODELS")
+    return folder
