@@ -1,0 +1,156 @@
+"""Data as users have it -> Dataset: folders, tables, lists. Nothing here knows of models."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from graftwork.datasets.assemble import assemble
+from graftwork.datasets.columns import Asked
+from graftwork.datasets.digest import dataset_digest
+from graftwork.datasets.encoding import decode_text
+from graftwork.datasets.folders import PICTURES, find_pictures, labelled_pictures, readable_name
+from graftwork.datasets.from_tables import as_parts, dataset_of_tables, part_tables, rows_of_table
+from graftwork.datasets.items import column_of, kind_of, name_of
+from graftwork.datasets.tables import SUFFIXES, Table, from_frame, is_table, read_table
+from graftwork.errors import RequestError
+from graftwork.rows import Column, Dataset, ImageFiles, Kind, Part, Rows, Texts
+
+__all__ = ["dataset_digest", "load", "rows_from_items", "rows_from_path"]
+
+
+def load(
+    data: Any,
+    *,
+    text: str | None = None,
+    file: str | None = None,
+    label: str | None = None,
+    group: str | Sequence[Any] | None = None,
+    split: str | Sequence[str] | None = None,
+    name: str | None = None,
+    labels: Sequence[Any] | None = None,
+) -> Dataset:
+    """The dataset that `data` holds; contents are read later, when asked for.
+
+    data: a folder of class folders; a folder of train/ validation/ test/ with class folders; a CSV,
+    TSV, Parquet or JSON-lines file; a folder of such tables named train, validation, test; a pandas
+    or pyarrow table; or a list of texts, paths, PIL images or arrays together with `labels`.
+    text, file, label, group, split: names of columns, where guessing would be a guess; with a list,
+    group and split are sequences, one value an item.
+
+    The split's origin is "given" where the data has a test part, else "none".
+    Raises RequestError, in one line, where the data cannot be used.
+    """
+    if labels is not None:
+        return _from_items(data, labels, group, split, name or "items")
+    asked = Asked(text, file, label, _one_name("group", group), _one_name("split", split))
+    table = from_frame(data)
+    if table is not None:
+        return dataset_of_tables(name or "table", [(None, table)], asked)
+    if not isinstance(data, str | Path):
+        raise RequestError(
+            f"a {type(data).__name__} seen; expected a folder, a table, or a list together with labels=[...]"
+        )
+    path = _existing(Path(data))
+    if path.is_file():
+        return dataset_of_tables(name or path.stem, [(None, _table(path))], asked)
+    tables = part_tables(path)
+    if tables:
+        return dataset_of_tables(name or path.name, [(part, read_table(p)) for part, p in tables], asked)
+    unused = [f"--{role}" for role, column in vars(asked).items() if column is not None]
+    if unused:
+        raise RequestError(
+            f"{' and '.join(unused)} name columns, but {path} is a folder of pictures, no table"
+        )
+    found = labelled_pictures(path)
+    rows = Rows([readable_name(p.relative_to(path)) for p in found.files], {"image": ImageFiles(found.files)})
+    return assemble(name or path.name, rows, found.labels, found.parts, notes=found.notes)
+
+
+def rows_from_items(items: Sequence[Any], kind: Kind) -> Rows:
+    """Unlabelled rows of texts, or of pictures given as paths, bytes, PIL images or arrays.
+
+    Raises RequestError where an item is of another kind; a missing file shows when it is read.
+    """
+    if isinstance(items, str | bytes | Path):
+        raise RequestError(f"one {type(items).__name__} seen; expected a list of items: put it in brackets")
+    return Rows([name_of(item, i) for i, item in enumerate(items)], {kind: column_of(items, kind)})
+
+
+def rows_from_path(path: str | Path, kind: Kind, *, text: str | None = None, file: str | None = None) -> Rows:
+    """Unlabelled rows in a picture, a text file (one text), a folder of either, or a table.
+
+    Folders are searched recursively. Raises RequestError where nothing of that kind is found.
+    """
+    path = _existing(Path(path))
+    if path.is_dir():
+        return _rows_in_folder(path, kind)
+    if is_table(path):
+        rows = rows_of_table(read_table(path), text, file)
+        if rows.kind != kind:
+            what = {"image": "pictures (--file)", "text": "texts (--text)"}
+            raise RequestError(f"{path} gives {what[rows.kind]}; expected {what[kind]}: name that column")
+        return rows
+    if kind == "text":
+        return Rows([readable_name(path)], {"text": Texts([_whole_text(path)])})
+    return Rows([readable_name(path)], {"image": ImageFiles([path])})
+
+
+def _one_name(role: str, value: str | Sequence[Any] | None) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    raise RequestError(f"{role}: a {type(value).__name__} seen; expected the name of a column")
+
+
+def _existing(path: Path) -> Path:
+    path = path.expanduser()
+    if path.exists():
+        return path
+    parent = path.parent
+    beside = [p.name for p in parent.iterdir()] if parent.is_dir() else []
+    close = get_close_matches(path.name, beside, n=1)
+    hint = f"; did you mean {parent / close[0]}?" if close else f" (looked from {Path.cwd()})"
+    raise RequestError(f"nothing is at {path}{hint}")
+
+
+def _table(path: Path) -> Table:
+    if not is_table(path):
+        raise RequestError(
+            f"{path} is a {path.suffix or 'suffixless'} file; expected a folder of class folders, or a table "
+            f"({', '.join(sorted(SUFFIXES))})"
+        )
+    return read_table(path)
+
+
+def _from_items(items: Any, labels: Sequence[Any], group: Any, split: Any, name: str) -> Dataset:
+    items, labels = list(items), list(labels)
+    if not items:
+        raise RequestError("an empty list seen; expected at least one item")
+    for what, values in (("labels", labels), ("group", group), ("split", split)):
+        if values is not None and (isinstance(values, str) or len(values) != len(items)):
+            seen = f"{values!r}" if isinstance(values, str) else f"{len(values)} values"
+            raise RequestError(f"{what}: {seen} seen for {len(items)} items; expected one value an item")
+    kind = kind_of(items)
+    rows = rows_from_items(items, kind)
+    if kind == "text":
+        rows = replace(rows, names=[f"item {i + 1}" for i in range(len(items))])
+    parts: list[Part] = ["train"] * len(items) if split is None else as_parts(split, "split")
+    return assemble(name, rows, labels, parts, group)
+
+
+def _rows_in_folder(folder: Path, kind: Kind) -> Rows:
+    if kind == "image":
+        files = [p for p in find_pictures(folder, folder).files if p.suffix.lower() in PICTURES]
+        column: Column = ImageFiles(files)
+    else:
+        files = sorted(p for p in folder.rglob("*.txt") if p.is_file() and not p.name.startswith("."))
+        column = Texts([_whole_text(p) for p in files])
+    if not files:
+        expected = "pictures" if kind == "image" else "texts (.txt files), or name a table"
+        raise RequestError(f"{folder} holds no {expected.split(' ')[0]}; expected {expected}")
+    return Rows([readable_name(p.relative_to(folder)) for p in files], {kind: column})
+
+
+def _whole_text(path: Path) -> str:
+    return decode_text(path)[0].strip()

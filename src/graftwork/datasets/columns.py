@@ -1,0 +1,149 @@
+"""Which column of a table is the text, the file, the label, the group, the split."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, Literal
+
+from graftwork.datasets.folders import PICTURES, part_named
+from graftwork.datasets.tables import Table
+from graftwork.errors import RequestError
+
+Role = Literal["text", "file", "label", "group", "split"]
+
+_USUAL: dict[Role, tuple[str, ...]] = {
+    "text": ("text", "sentence", "content", "review", "message", "question", "document", "文本", "内容"),
+    "file": ("file", "path", "filename", "file_name", "filepath", "file_path", "image", "image_path",
+             "img", "picture", "photo", "图片"),
+    "label": ("label", "class", "category", "target", "标签", "类别"),
+    "group": ("group", "groups"),
+    "split": ("split",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Names of the columns in use; exactly one of text and file is given."""
+
+    text: str | None
+    file: str | None
+    label: str | None
+    group: str | None
+    split: str | None
+
+    @property
+    def content(self) -> str:
+        name = self.file if self.text is None else self.text
+        assert name is not None
+        return name
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Column names as the user gave them; None: look for the usual names."""
+
+    text: str | None = None
+    file: str | None = None
+    label: str | None = None
+    group: str | None = None
+    split: str | None = None
+
+
+def choose(table: Table, asked: Asked, labelled: bool = True) -> Roles:
+    """The role of each column: as given, else by its usual name, else by being the only one left.
+
+    Raises RequestError, naming the columns, where a given one is missing or where more than one
+    would do. With labelled=False no label is looked for.
+    """
+    if asked.text is not None and asked.file is not None:
+        raise RequestError(
+            f"--text {asked.text} and --file {asked.file} given; expected one of the two for now"
+        )
+    names = list(table.columns)
+    given = {role: name for role, name in vars(asked).items() if name is not None}
+    for role, name in given.items():
+        if name not in names:
+            raise RequestError(
+                f"{table.name} has no column {name!r} for --{role}; its columns: {_list(names)}"
+            )
+    free = [name for name in names if name not in given.values()]
+    group = _usual("group", free) if asked.group is None else asked.group
+    split = _usual_split(table, free) if asked.split is None else asked.split
+    label = _usual("label", free) if asked.label is None else asked.label
+    if labelled and label is None:
+        raise RequestError(
+            f"{table.name}: no column is named label or the like; say which one with --label; its columns: "
+            f"{_list(names)}"
+        )
+    text, file = asked.text, asked.file
+    if text is None and file is None:
+        text, file = _content(table, [name for name in free if name not in (label, group, split)])
+    return Roles(text, file, label, group, split)
+
+
+def looks_like_picture(value: Any) -> bool:
+    """Whether a cell holds a picture: bytes, a {bytes, path} record, or the name of a picture file."""
+    if isinstance(value, bytes):
+        return True
+    if isinstance(value, dict):
+        return {"bytes", "path"} >= set(value) and bool(value)
+    if isinstance(value, str):
+        return len(value) < 1000 and PurePath(value.strip()).suffix.lower() in PICTURES
+    return isinstance(value, PurePath)
+
+
+def _usual(role: Role, names: Sequence[str]) -> str | None:
+    """The column that bears a usual name of the role; the first usual name wins over the others."""
+    found = [name for name in names if name.strip().casefold() in _USUAL[role]]
+    if len(found) > 1:
+        exact = [name for name in found if name.strip().casefold() == _USUAL[role][0]]
+        if len(exact) != 1:
+            raise RequestError(
+                f"columns {_list(found)} could each be the {role}; say which one with --{role}"
+            )
+        return exact[0]
+    return found[0] if found else None
+
+
+def _usual_split(table: Table, names: Sequence[str]) -> str | None:
+    """A column named split counts only where all it says are parts."""
+    name = _usual("split", names)
+    if name is None or all(part_named(str(value)) for value in set(table.columns[name]())):
+        return name
+    return None
+
+
+def _content(table: Table, names: Sequence[str]) -> tuple[str | None, str | None]:
+    """(text column, None) or (None, file column)."""
+    text, file = _usual("text", names), _usual("file", names)
+    if text is not None and file is not None:
+        raise RequestError(
+            f"{table.name} has a text column {text!r} and a file column {file!r}; "
+            f"say which one to learn from: --text {text} or --file {file}"
+        )
+    if text is None and file is None:
+        likely = [name for name in names if _holds_strings(table, name)]
+        if len(likely) != 1:
+            which = f"columns {_list(likely)} could each be" if likely else "no column seems to be"
+            raise RequestError(
+                f"{table.name}: {which} the text or the file; say it with --text or --file; its columns: "
+                f"{_list(table.columns)}"
+            )
+        text = likely[0]
+    if file is not None:
+        return None, file
+    assert text is not None
+    values = _sample(table, text)
+    return (None, text) if values and all(map(looks_like_picture, values)) else (text, None)
+
+
+def _holds_strings(table: Table, name: str) -> bool:
+    return any(isinstance(value, str | bytes | dict | PurePath) for value in _sample(table, name))
+
+
+def _sample(table: Table, name: str) -> list[Any]:
+    return [value for value in table.columns[name]()[:100] if value is not None and value != ""]
+
+
+def _list(names: Collection[str]) -> str:
+    return ", ".join(repr(name) for name in names) or "none"

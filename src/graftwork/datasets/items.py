@@ -1,0 +1,131 @@
+"""Single items as Python or a table hands them over -> a column of rows."""
+
+import math
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.datasets.columns import looks_like_picture
+from graftwork.datasets.folders import readable_name
+from graftwork.errors import RequestError
+from graftwork.rows import Column, ImageBytes, ImageFiles, Kind, Texts
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Modes that PNG holds without loss.
+_PNG_MODES = frozenset({"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"})
+
+
+def missing(value: Any) -> bool:
+    """Whether a cell is empty: None, NaN, pandas' NA and NaT, or blank text."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    if isinstance(value, float | np.floating):
+        return math.isnan(value)
+    return isinstance(value, str) and not value.strip()
+
+
+def kind_of(items: Sequence[Any]) -> Kind:
+    """Pictures where the items are pictures or names of existing picture files, else texts."""
+    if all(isinstance(item, str) for item in items):
+        pictures = all(map(looks_like_picture, items)) and Path(items[0]).expanduser().is_file()
+        return "image" if pictures else "text"
+    return "image"
+
+
+def column_of(items: Sequence[Any], kind: Kind, folder: Path | None = None) -> Column:
+    """A column of texts, or of pictures given as paths (relative to `folder`), bytes, PIL images,
+    {bytes, path} records, or uint8 or 0..1 arrays of shape (height, width[, 1, 3 or 4]).
+
+    Raises RequestError, naming the item, where one is none of these.
+    """
+    if kind == "text":
+        return Texts([_text(item, i) for i, item in enumerate(items)])
+    if all(isinstance(item, str | Path) for item in items):
+        return ImageFiles([_resolve(item, folder) for item in items])
+    return ImageBytes([_encoded(item, i, folder) for i, item in enumerate(items)])
+
+
+def name_of(item: Any, i: int) -> str:
+    """How the user knows the item: its path or the beginning of its text, else its number."""
+    if isinstance(item, Path):
+        return readable_name(item)
+    if isinstance(item, str):
+        return item if len(item) <= 80 else f"{item[:77]}..."
+    return f"item {i + 1}"
+
+
+def _text(item: Any, i: int) -> str:
+    if missing(item):
+        return ""
+    if isinstance(item, bytes | dict | list | tuple | np.ndarray) or hasattr(item, "getbands"):
+        raise RequestError(f"item {i + 1} is a {type(item).__name__}; expected a text, as for the others")
+    return str(item)
+
+
+def _resolve(item: str | Path, folder: Path | None) -> Path:
+    path = Path(item.strip() if isinstance(item, str) else item).expanduser()
+    return path if folder is None else folder / path
+
+
+def _encoded(item: Any, i: int, folder: Path | None) -> bytes:
+    """The picture as the bytes of a file; without loss where it comes as pixels."""
+    if isinstance(item, bytes | bytearray | memoryview):
+        return bytes(item)
+    if isinstance(item, dict) and item.get("bytes"):
+        return bytes(item["bytes"])
+    if isinstance(item, dict) and item.get("path"):
+        return _file_bytes(_resolve(item["path"], folder))
+    if isinstance(item, str | Path):
+        return _file_bytes(_resolve(item, folder))
+    if hasattr(item, "getbands"):
+        return _file_of_picture(item)
+    if isinstance(item, np.ndarray):
+        from PIL import Image
+
+        return _file_of_picture(Image.fromarray(_pixels(item, i)))
+    if missing(item):
+        return b""
+    raise RequestError(
+        f"item {i + 1} is a {type(item).__name__}; expected a picture: a path, bytes, a PIL image or an array"
+    )
+
+
+def _file_bytes(path: Path) -> bytes:
+    # an empty row is reported later as unreadable, beside the others; raising would name only the first
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _file_of_picture(image: "Image") -> bytes:
+    from PIL import ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    target = BytesIO()
+    if upright.mode in _PNG_MODES:
+        upright.save(target, "PNG", compress_level=1)
+    else:
+        upright.save(target, "TIFF")
+    return target.getvalue()
+
+
+def _pixels(array: NDArray[Any], i: int) -> NDArray[np.uint8]:
+    """(h, w), (h, w, 1), (h, w, 3) or (h, w, 4); uint8, bool, or floats from 0 to 1."""
+    shaped = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    if shaped.ndim == 2 or (shaped.ndim == 3 and shaped.shape[2] in (3, 4)):
+        if shaped.size and shaped.dtype == np.uint8:
+            return np.ascontiguousarray(shaped)
+        if shaped.size and shaped.dtype == np.bool_:
+            return shaped.astype(np.uint8) * np.uint8(255)
+        if shaped.size and np.issubdtype(shaped.dtype, np.floating):
+            if shaped.min() >= 0 and shaped.max() <= 1:
+                return np.asarray((shaped * 255).round(), dtype=np.uint8)
+    span = f" from {array.min():g} to {array.max():g}" if array.size and array.dtype.kind in "fiu" else ""
+    raise RequestError(
+        f"item {i + 1} is an array of shape {array.shape} and type {array.dtype}{span}; expected "
+        "(height, width) or (height, width, 3) as uint8, or as floats from 0 to 1"
+    )
