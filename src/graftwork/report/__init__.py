@@ -1,0 +1,5 @@
+"""Result -> one self-contained HTML file."""
+
+from graftwork.report.render import render
+
+__all__ = ["render"]

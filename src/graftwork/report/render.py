@@ -1,0 +1,204 @@
+"""The report: everything a Result says, as one HTML file that needs nothing but a browser.
+
+No script, no outside resource: the page forbids itself both by a content security policy whose
+only allowed style is its own, by digest. Everything that came from the user (labels, file names,
+texts) is escaped and isolated.
+"""
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from graftwork.records import Assessment, Mistake, Result, Verdict
+from graftwork.report import charts, words
+from graftwork.verdict import in_words
+
+MATRIX_CLASSES = 20
+"""Above this a confusion matrix cannot be read; the most confused pairs are listed instead."""
+PAIRS = 25
+OPEN_CLASSES = 20
+"""Classes shown at once in a table; the others fold away."""
+PICTURE_BYTES = 1_000_000
+"""All pictures together; what comes beyond is named without its picture, so the file stays light."""
+_FORMATS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
+_HERE = Path(__file__).parent
+
+
+def render(result: Result) -> str:
+    """One self-contained HTML5 document (UTF-8), the verdict first. `result` is not changed."""
+    style = (_HERE / "page.css").read_text(encoding="utf-8")
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            result=result,
+            style=Markup(style),
+            style_digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+            sections=_sections(result),
+            models={_own_name(result): result.assessment, **result.baselines},
+            metrics=_metrics(result),
+            advice=advice(result),
+            warnings=warnings(result),
+            pairs=confused_pairs(result.assessment),
+            wrong=_wrong(result.assessment),
+            tested=sum(map(sum, result.assessment.confusion)),
+            pictures=picture_urls(result.mistakes),
+            limits={"matrix": MATRIX_CLASSES, "pairs": PAIRS, "open": OPEN_CLASSES},
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["own"] = words.isolated
+    environment.globals.update(words=words, charts=charts, in_words=in_words, heat=heat, plain=plain, zip=zip)
+    return environment
+
+
+def _own_name(result: Result) -> str:
+    """The chosen model's name; told apart where a baseline is of the same strategy."""
+    return result.strategy if result.strategy not in result.baselines else f"{result.strategy} (chosen)"
+
+
+def _sections(result: Result) -> dict[str, str]:
+    """Anchor -> title of every part that this result has, in reading order."""
+    answered = any(map(sum, result.assessment.confusion))
+    parts = [
+        ("verdict", "Verdict", True),
+        ("scores", "Scores", True),
+        ("data", "Data", True),
+        ("confusion", "Confusions", answered),
+        ("classes", "Classes", bool(result.assessment.classes)),
+        ("calibration", "Calibration", bool(result.assessment.calibration)),
+        ("curve", "Learning curve", result.curve is not None and any(result.curve.curves.values())),
+        ("mistakes", "Mistakes", answered),
+        ("map", "Map", result.map is not None and bool(charts.drawn(result.map))),
+        ("time", "Time", bool(result.seconds) or result.extraction is not None),
+        ("training", "Training", bool(result.training_curve)),
+        ("provenance", "Provenance", True),
+    ]
+    return {key: title for key, title, there in parts if there}
+
+
+def _metrics(result: Result) -> list[str]:
+    """The declared metric first, then the others as they were measured."""
+    names = dict.fromkeys(name for one in _all(result) for name in one.scores)
+    return [result.metric, *(name for name in names if name != result.metric)]
+
+
+def _all(result: Result) -> list[Assessment]:
+    return [result.assessment, *result.baselines.values()]
+
+
+def advice(result: Result) -> list[str]:
+    """What to do now, where transfer did not help."""
+    verdict = result.verdict
+    if verdict is None:
+        return ["Fit again with --baselines all: only a comparison on the same rows can tell."]
+    if verdict.outcome == "helped":
+        return []
+    best = verdict.decisive.baseline
+    if verdict.outcome == "hurt":
+        return [
+            f"Use {best} instead, which does not transfer and did better on the same rows: "
+            f"graft fit DATA -o ARTEFACT --strategy {best}",
+            "Before giving up on transfer, try a source nearer to these rows: graft sources list",
+        ]
+    needed = _rows_needed(verdict)
+    more = f"a difference of this size would need about {needed:,}" if needed else "more would narrow it"
+    return [
+        f"Take the simpler one, {best}, unless something else speaks for the transfer.",
+        f"Or label more rows to test on: there were {verdict.rows:,}, and {more}.",
+    ]
+
+
+def _rows_needed(verdict: Verdict) -> int | None:
+    """Test rows at which an interval around the same difference would leave the margin.
+
+    The width goes by one over the root of the rows. None where that would be beyond 50 times as
+    many, or where the difference lies within the margin: then no number of rows can be promised.
+    """
+    one = verdict.decisive
+    # helped needs the lower bound above the margin, hurt the upper bound below its negative
+    reach = (one.difference - one.low) if one.difference > 0 else (one.high - one.difference)
+    clear = abs(one.difference) - verdict.margin
+    if not (clear > 0 and math.isfinite(reach)):
+        return None
+    times = (reach / clear) ** 2
+    return math.ceil(verdict.rows * times / 10) * 10 if 1 < times <= 50 else None
+
+
+def warnings(result: Result) -> list[str]:
+    """Everything about the data that a reader should know before trusting a number."""
+    said = list(result.dataset.notes)
+    if result.assessed_on == "folds":
+        said.append("There is no test part: the scores come from the held-out parts of repeated folds.")
+    untested = [one.label for one in result.assessment.classes if one.rows == 0]
+    if untested:
+        said.append(f"Never tested, as no row to test on carries it: {', '.join(untested)}")
+    return said
+
+
+def confused_pairs(assessment: Assessment) -> list[tuple[str, str, int, float]]:
+    """(true label, answered label, rows, share of the true label's rows), most rows first."""
+    labels = [one.label for one in assessment.classes]
+    pairs = [
+        (labels[i], labels[j], rows, rows / sum(line))
+        for i, line in enumerate(assessment.confusion)
+        for j, rows in enumerate(line)
+        if i != j and rows
+    ]
+    return sorted(pairs, key=lambda pair: (-pair[2], -pair[3]))
+
+
+def _wrong(assessment: Assessment) -> int:
+    return sum(n for i, line in enumerate(assessment.confusion) for j, n in enumerate(line) if i != j)
+
+
+def heat(rows: int, of: int) -> str:
+    """The class of a matrix cell, h0..h9, by its share of the row."""
+    return f"h{min(9, math.ceil(9 * rows / of)) if of else 0}"
+
+
+def picture_urls(mistakes: tuple[Mistake, ...]) -> list[str | None]:
+    """A data URL for each mistake's picture.
+
+    None where there is none, where it is no PNG or JPEG, and past PICTURE_BYTES.
+    """
+    urls: list[str | None] = []
+    left = PICTURE_BYTES
+    for mistake in mistakes:
+        content = mistake.picture or b""
+        form = next((name for magic, name in _FORMATS.items() if content.startswith(magic)), None)
+        if form is None or len(content) > left:
+            urls.append(None)
+            continue
+        left -= len(content)
+        urls.append(f"data:image/{form};base64,{base64.b64encode(content).decode()}")
+    return urls
+
+
+def plain(value: object) -> str:
+    """A setting as a reader would write it: numbers to six digits, mappings and lists inline."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(one)}" for key, one in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(one) for one in value) or "none"
+    return str(value)

@@ -1,0 +1,105 @@
+"""How the report writes numbers and other people's text."""
+
+import math
+import unicodedata
+
+from markupsafe import Markup, escape
+
+from graftwork.records import Score
+
+SHARES = frozenset({"accuracy", "balanced_accuracy", "macro_f1", "f1", "recall", "precision"})
+"""Metrics that are written as a percentage; the others keep three decimals."""
+
+TITLES = {
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro-F1",
+    "log_loss": "Log-loss",
+    "calibration_error": "Calibration error",
+    "auroc": "AUROC",
+}
+LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error"})
+UNMEASURED = "n/a"
+_KEPT_FORMATS = "\u200c\u200d"  # the joiners that Persian, Indic scripts and emoji are written with
+_STACK = 4  # no living script puts more marks on one letter
+
+
+def visible(text: str) -> str:
+    """`text` with every character that acts unseen written out as ‹U+XXXX›.
+
+    Those are the bidirectional controls, other controls and formats but the joiners, lone
+    surrogates, and line separators. Tabs and line ends become spaces. Of a pile of combining
+    marks only the first four are kept, so that no label can paint over its neighbours.
+    """
+    kept: list[str] = []
+    stack = 0
+    for character in text:
+        category = unicodedata.category(character)
+        stack = stack + 1 if category in ("Mn", "Me") else 0
+        if character in "\t\n\r":
+            kept.append(" ")
+        elif category in ("Cc", "Cs", "Zl", "Zp") or (category == "Cf" and character not in _KEPT_FORMATS):
+            kept.append(f"‹U+{ord(character):04X}›")
+        elif stack <= _STACK:
+            kept.append(character)
+    return "".join(kept)
+
+
+def isolated(text: object, limit: int = 400) -> Markup:
+    """Text of the user's, escaped, shortened to `limit` characters, apart from its surroundings."""
+    shown = visible(str(text))
+    if len(shown) > limit:
+        shown = shown[: limit - 1] + "…"
+    return Markup("<bdi>") + escape(shown or "(empty)") + Markup("</bdi>")
+
+
+def percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f}%" if math.isfinite(share) else UNMEASURED
+
+
+def points(difference: float) -> str:
+    """A difference of shares, signed, in points: +11.2. The minus is a true one."""
+    if not math.isfinite(difference):
+        return UNMEASURED
+    return f"{100 * difference:+.1f}".replace("-", "−")
+
+
+def figure(metric: str, value: float) -> str:
+    if not math.isfinite(value):
+        return UNMEASURED
+    return percent(value) if metric in SHARES else f"{value:.3f}"
+
+
+def between(metric: str, score: Score) -> str:
+    """The score's interval: 88.0 to 93.7%."""
+    if not (math.isfinite(score.low) and math.isfinite(score.high)):
+        return ""
+    return f"{figure(metric, score.low).rstrip('%')} to {figure(metric, score.high)}"
+
+
+def level(share: float) -> str:
+    """A confidence level: 95%, 97.5%."""
+    return f"{100 * share:.4g}%"
+
+
+def metric_title(metric: str) -> str:
+    return TITLES.get(metric, visible(metric).replace("_", " "))
+
+
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """1 row, 2,301 rows."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that reads best: 12 ms, 3.4 s, 2 min 05 s, 1 h 10 min."""
+    if not math.isfinite(seconds):
+        return UNMEASURED
+    if seconds < 0.9995:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
