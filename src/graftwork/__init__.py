@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graftwork.artefact import Manifest
     from graftwork.datasets import load
     from graftwork.errors import GraftworkError, RequestError, WorkError
     from graftwork.estimator import TransferClassifier
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 _HOME = {
     "Dataset": "rows",
     "GraftworkError": "errors",
-    "Manifest": "artefact",
     "Model": "model",
     "Outcome": "transfer",
     "RequestError": "errors",
@@ -36,7 +34,22 @@ _HOME = {
     "pretrain": "pretrain",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "Dataset",
+    "GraftworkError",
+    "Model",
+    "Outcome",
+    "RequestError",
+    "Score",
+    "TransferClassifier",
+    "Verdict",
+    "WorkError",
+    "evaluate",
+    "fit",
+    "inspect",
+    "load",
+    "pretrain",
+]
 __version__ = "0.1.0"
 
 

@@ -102,8 +102,7 @@ def save(
     user's own. `bundle` copies the source's files in, so that the artefact needs nothing else.
     Raises RequestError where `folder` exists and is no artefact, WorkError where it cannot be written.
     """
-    if folder.exists() and not (folder / "manifest.json").is_file():
-        raise RequestError(f"{folder} exists and is no artefact; give another name or remove it first")
+    require_free(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -143,6 +142,12 @@ def save(
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def require_free(folder: Path) -> None:
+    """Raise RequestError where saving to `folder` would overwrite something that is no artefact."""
+    if folder.exists() and not (folder / "manifest.json").is_file():
+        raise RequestError(f"{folder} exists and is no artefact; give another name or remove it first")
 
 
 def inspect(folder: Path) -> Manifest:

@@ -129,8 +129,12 @@ class Bench:
         if len(self.test):
             theirs = {name: held.probabilities[0] for name, held in rivals.items()}
             truth, groups = self.codes[self.test], self.groups[self.test]
-            return judge(truth, ours.probabilities[0], theirs, self.metric, groups=groups, seed=self.seed), None
-        train_rows, test_rows = (float(np.mean([len(part) for part in side])) for side in zip(*self.splits, strict=True))
+            return judge(
+                truth, ours.probabilities[0], theirs, self.metric, groups=groups, seed=self.seed
+            ), None
+        train_rows, test_rows = (
+            float(np.mean([len(part) for part in side])) for side in zip(*self.splits, strict=True)
+        )
         theirs = {name: self._by_split(held) for name, held in rivals.items()}
         return judge_folds(self._by_split(ours), theirs, train_rows, test_rows, self.metric), None
 

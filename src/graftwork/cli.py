@@ -28,7 +28,9 @@ app.add_typer(cache, name="cache")
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never open a connection.")]
-Data = Annotated[str, typer.Argument(help="A folder of class folders, a table, or a folder of either by split.")]
+Data = Annotated[
+    str, typer.Argument(help="A folder of class folders, a table, or a folder of either by split.")
+]
 Artefact = Annotated[Path, typer.Argument(help="A folder NAME.graft.")]
 Text = Annotated[str | None, typer.Option("--text", help="The table's column of texts.")]
 File = Annotated[str | None, typer.Option("--file", help="The table's column of file paths.")]
@@ -65,13 +67,17 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
                 raise
-            _fail(f"{error.filename or 'the disk'}: {error.strerror}; free space or set GRAFT_HOME", 1, kwargs)
+            _fail(
+                f"{error.filename or 'the disk'}: {error.strerror}; free space or set GRAFT_HOME", 1, kwargs
+            )
         except Exception as error:
             if os.environ.get("GRAFT_TRACEBACK"):
                 raise
             where = traceback.extract_tb(error.__traceback__)[-1]
             said = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-            _fail(f"a fault in Graftwork, not in your request: {said}; GRAFT_TRACEBACK=1 shows all", 1, kwargs)
+            _fail(
+                f"a fault in Graftwork, not in your request: {said}; GRAFT_TRACEBACK=1 shows all", 1, kwargs
+            )
 
     return run
 
@@ -151,7 +157,9 @@ def fit(
     source: Annotated[str, typer.Option(help="auto, a packaged name, a folder or a hub id.")] = "auto",
     strategy: Annotated[str, typer.Option(help="probe, mlp, classical or scratch.")] = "probe",
     metric: Annotated[str | None, typer.Option(help="accuracy, balanced_accuracy or macro_f1.")] = None,
-    baselines: Annotated[str, typer.Option(help="Not transferring, to judge by: all, classical, none.")] = "all",
+    baselines: Annotated[
+        str, typer.Option(help="Not transferring, to judge by: all, classical, none.")
+    ] = "all",
     pooling: Annotated[str | None, typer.Option(help="pooled, cls, mean or flatten.")] = None,
     resize: Annotated[str | None, typer.Option(help="crop, or fit to keep the whole picture.")] = None,
     seed: Seed = 0,
@@ -226,7 +234,9 @@ def evaluate(
 @guarded
 def predict(
     artefact: Artefact,
-    inputs: Annotated[list[str] | None, typer.Argument(help="Files, folders, a table, texts, or - for stdin.")] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Argument(help="Files, folders, a table, texts, or - for stdin.")
+    ] = None,
     text: Text = None,
     file: File = None,
     json: Annotated[bool, typer.Option("--json", help="JSON lines instead of CSV.")] = False,
@@ -258,7 +268,9 @@ def predict(
                 unknown = line.get("unknown", "")
                 writer.writerow((name, line.get("label", ""), probability, unknown, line.get("error", "")))
     if failed:
-        raise RequestError(f"{failed} of the inputs could not be read (see their error); the others were answered")
+        raise RequestError(
+            f"{failed} of the inputs could not be read (see their error); the others were answered"
+        )
 
 
 @app.command()
@@ -364,7 +376,9 @@ def demo(
     from graftwork.demo import run
 
     with console.progress(quiet or json) as notify:
-        outcome = run(which, out, seed=seed, notify=notify, say=lambda line: None if json else console.say(line))
+        outcome = run(
+            which, out, seed=seed, notify=notify, say=lambda line: None if json else console.say(line)
+        )
     if json:
         console.emit(outcome)
 

@@ -18,7 +18,9 @@ from graftwork.verdict import in_words
 Say = Callable[[str], None]
 
 
-def run(which: str, out: Path | None = None, *, seed: int = 0, notify: Notify = silent, say: Say = print) -> Any:
+def run(
+    which: str, out: Path | None = None, *, seed: int = 0, notify: Notify = silent, say: Say = print
+) -> Any:
     """Run one demo and return its JSON; raises UnknownName for another name than digits or text."""
     if which not in DEMOS:
         raise UnknownName("demo", which, DEMOS)

@@ -48,7 +48,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
         target = type_of_target(y)
         if target not in ("binary", "multiclass"):
-            raise RequestError(f"the target is {target}; expected one label a row: other targets are not there yet")
+            raise RequestError(
+                f"the target is {target}; expected one label a row: other targets are not there yet"
+            )
         self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
         dataset = load(_items(X), labels=[str(label) for label in np.asarray(y)])
         # the classes in scikit-learn's order (integers by value), not in the dataset's

@@ -186,9 +186,7 @@ def fit(
     return Outcome(replace(model, settings=result.settings), result, _probe(dataset, bench.test))
 
 
-def ready(
-    data: Any, *, seed: int, notify: Notify = silent, **loading: Any
-) -> tuple[Dataset, Inspection]:
+def ready(data: Any, *, seed: int, notify: Notify = silent, **loading: Any) -> tuple[Dataset, Inspection]:
     """Load, inspect and prepare: a dataset whose rows are readable and whose split is final."""
     dataset = data if isinstance(data, Dataset) else load(data, **loading)
     found = inspect(dataset, remember, notify)
@@ -207,7 +205,9 @@ def open_source(
     """The backbone that the strategy builds on, and where it came from; None where it does not transfer."""
     if not recipe.transfers:
         return None
-    source, reason = choose(dataset.kind) if name == "auto" else (find(name, offline=offline), "named by the user")
+    source, reason = (
+        choose(dataset.kind) if name == "auto" else (find(name, offline=offline), "named by the user")
+    )
     if source.kind != dataset.kind:
         raise RequestError(
             f"source {source.name!r} takes {source.kind}s, the data are {dataset.kind}s; try: graft sources"
@@ -219,7 +219,9 @@ def open_source(
     return backbone, summary
 
 
-def evaluate(model: Model, data: Any, *, seed: int = 0, notify: Notify = silent, **loading: Any) -> Assessment:
+def evaluate(
+    model: Model, data: Any, *, seed: int = 0, notify: Notify = silent, **loading: Any
+) -> Assessment:
     """Scores of a finished model on labelled rows: the test part where the data has one, else all.
 
     Raises RequestError where a row carries a label that the model does not know.
@@ -229,17 +231,23 @@ def evaluate(model: Model, data: Any, *, seed: int = 0, notify: Notify = silent,
     index = test if len(test) else np.arange(len(dataset))
     index = index[dataset.target.codes[index] != UNLABELLED]
     if not len(index):
-        raise RequestError(f"{dataset.name} has no labelled row to evaluate on; give labels, or use graft predict")
+        raise RequestError(
+            f"{dataset.name} has no labelled row to evaluate on; give labels, or use graft predict"
+        )
     strangers = sorted({dataset.labels[c] for c in dataset.target.codes[index]} - set(model.labels))
     if strangers:
         raise RequestError(
             f"the model does not know the labels {', '.join(strangers[:5])}; it knows {', '.join(model.labels[:20])}"
         )
-    translate = np.array([model.labels.index(name) if name in model.labels else -1 for name in dataset.labels])
+    translate = np.array(
+        [model.labels.index(name) if name in model.labels else -1 for name in dataset.labels]
+    )
     answers = model.answer(dataset.rows.take(index), notify)
     readable = np.setdiff1d(np.arange(len(index)), list(answers.unreadable))
     if not len(readable):
-        raise RequestError(f"{dataset.name} has no readable row; the first {next(iter(answers.unreadable.values()))}")
+        raise RequestError(
+            f"{dataset.name} has no readable row; the first {next(iter(answers.unreadable.values()))}"
+        )
     truth = translate[dataset.target.codes[index[readable]]]
     groups = None if dataset.groups is None else dataset.groups[index[readable]]
     return assess(truth, answers.probabilities[readable], model.labels, groups=groups, seed=seed)
@@ -277,9 +285,7 @@ def _curve(
 def _familiar(model: Model, bench: Bench) -> Model:
     learnt = bench.task(bench.learning)
     matrix = labelled_matrix(model.backbone, learnt.rows)
-    return replace(
-        model, familiarity=Familiarity.fit(matrix, learnt.codes, learnt.groups, seed=learnt.seed)
-    )
+    return replace(model, familiarity=Familiarity.fit(matrix, learnt.codes, learnt.groups, seed=learnt.seed))
 
 
 def _unknown_rate(model: Model, dataset: Dataset, test: IntArray) -> float | None:
@@ -320,7 +326,10 @@ def summarise(dataset: Dataset, found: Inspection) -> DatasetSummary:
 
 def versions() -> dict[str, str]:
     """Versions of what shapes the numbers."""
-    return {name: version(name) for name in ("graftwork", "numpy", "torch", "openvino", "transformers", "scikit-learn")}
+    return {
+        name: version(name)
+        for name in ("graftwork", "numpy", "torch", "openvino", "transformers", "scikit-learn")
+    }
 
 
 def _without_examples(result: Result) -> Result:

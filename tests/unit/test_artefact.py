@@ -1,0 +1,175 @@
+"""What was saved is what is loaded; anything else is refused with a reason."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toys
+
+from graftwork import artefact
+from graftwork.errors import ArtefactError, RequestError, WorkError
+from graftwork.model import Model
+from graftwork.rows import Rows, Texts
+
+TEXTS = ["where is my parcel", "charged twice", "例子", "", "a" * 5000]
+
+
+def a_model(scale: float = 1.0) -> Model:
+    weights = np.random.default_rng(0).normal(size=(toys.WIDTH, 3)) / 50
+    head = toys.ToyHead(("billing", "delivery", "其他"), weights)
+    return Model(toys.ToyBackbone(scale), head, None, {"head": "toy"})
+
+
+def rows(texts: list[str]) -> Rows:
+    return Rows([f"row {i}" for i in range(len(texts))], {"text": Texts(texts)})
+
+
+def save(folder: Path, model: Model | None = None, **options: bool) -> Path:
+    return artefact.save(
+        model or a_model(),
+        folder,
+        strategy="probe",
+        result={"scores": {}},
+        versions={"graftwork": "0"},
+        created="2026-01-01T00:00:00+00:00",
+        report="<p>report</p>",
+        probe=rows(TEXTS),
+        **options,
+    )
+
+
+@pytest.fixture(autouse=True)
+def toy_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    toys.register(monkeypatch)
+
+
+def test_a_loaded_model_answers_bit_for_bit_as_the_saved_one(tmp_path: Path) -> None:
+    saved = a_model()
+    loaded, manifest = artefact.load(save(tmp_path / "m.graft", saved))
+    assert manifest.labels == ["billing", "delivery", "其他"]
+    assert np.array_equal(loaded.predict_proba(TEXTS), saved.predict_proba(TEXTS))
+    assert loaded.predict(TEXTS) == saved.predict(TEXTS)
+
+
+def test_every_single_damaged_byte_is_found(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m.graft")
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or not path.stat().st_size:
+            continue
+        content = path.read_bytes()
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+        if path.name != "manifest.json":
+            with pytest.raises(ArtefactError, match=r"damaged.*restore"):
+                artefact.load(folder)
+        path.write_bytes(content)
+    artefact.load(folder)
+
+
+@pytest.mark.parametrize("name", ["head.safetensors", "report.html", "probe/row-0", "manifest.json"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    folder = save(tmp_path / "m.graft")
+    (folder / name).unlink()
+    with pytest.raises(ArtefactError, match=name.replace(".", r"\.")):
+        artefact.load(folder)
+
+
+def edit(folder: Path, **changes: object) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_newer_schema_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m.graft")
+    edit(folder, schema_version=artefact.SCHEMA + 1, some_later_field={})
+    with pytest.raises(ArtefactError, match="newer Graftwork.*upgrade"):
+        artefact.load(folder)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"schema_version": 1}', '{"schema_version": "1"}', "null"])
+def test_a_broken_manifest_is_refused(tmp_path: Path, content: str) -> None:
+    folder = save(tmp_path / "m.graft")
+    (folder / "manifest.json").write_text(content)
+    with pytest.raises(ArtefactError, match=r"damaged|no schema version"):
+        artefact.load(folder)
+
+
+def test_a_file_outside_the_artefact_is_never_opened(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m.graft")
+    edit(folder, files={"../secret": "0" * 64})
+    with pytest.raises(ArtefactError, match="outside itself"):
+        artefact.inspect(folder)
+
+
+def test_an_unregistered_part_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m.graft")
+    edit(folder, head={"name": "os.system", "config": {}})
+    with pytest.raises(ArtefactError, match=r"needs head 'os\.system', which is not installed"):
+        artefact.load(folder)
+
+
+def test_a_backbone_that_answers_differently_is_refused(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m.graft")
+    edit(folder, backbone={"name": "toy", "config": {"scale": 1.0001}})
+    with pytest.raises(ArtefactError, match="differently than when it was saved"):
+        artefact.load(folder)
+
+
+def test_another_machine_may_differ_a_little_but_not_much(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m.graft")
+    edit(folder, machine="another", backbone={"name": "toy", "config": {"scale": 1.0001}})
+    artefact.load(folder)
+    edit(folder, backbone={"name": "toy", "config": {"scale": 3.0}})
+    with pytest.raises(ArtefactError, match="on this machine"):
+        artefact.load(folder)
+
+
+def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    save(tmp_path / "m.graft")
+    save(tmp_path / "m.graft", a_model(2.0))
+    assert artefact.load(tmp_path / "m.graft")[0].backbone.fingerprint == "toy-2.0"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.graft"]
+
+
+def test_a_folder_that_is_no_artefact_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
+    with pytest.raises(RequestError, match="is no artefact"):
+        save(tmp_path / "photos")
+    assert (tmp_path / "photos" / "a.jpg").exists()
+
+
+def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(artefact, "_publish", full)
+    with pytest.raises(WorkError, match=r"No space left.*nothing was left"):
+        save(tmp_path / "m.graft")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_examples_no_row_of_the_users_is_inside(tmp_path: Path) -> None:
+    folder = artefact.save(
+        a_model(),
+        tmp_path / "m.graft",
+        strategy="probe",
+        result={},
+        versions={},
+        created="",
+        report="",
+        probe=artefact.synthetic_rows("text"),
+        examples=False,
+    )
+    everything = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+    assert b"parcel" not in everything
+    artefact.load(folder)
+
+
+def test_the_manifest_digest_covers_every_file(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m.graft")
+    named = set(json.loads((folder / "manifest.json").read_text())["files"])
+    there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert there == named | {"manifest.json"}
+    assert len(artefact.digest(folder)) == 64
