@@ -1,0 +1,113 @@
+"""`classical`: the tuned model without pretrained weights, against which every transfer is judged.
+
+Texts: weighted n-grams under a linear support vector machine. Pictures: hand-made descriptors under
+kernel ridge regression. Every setting is chosen by cross-validation inside the rows of the task,
+whole groups held out together; probabilities are calibrated on the held-out answers.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.backbones.base import Backbone
+from graftwork.errors import RequestError
+from graftwork.folds import Fold, choose_k, folds
+from graftwork.heads import temperature
+from graftwork.model import Model
+from graftwork.records import Metric, Notify
+from graftwork.rows import IntArray, Kind
+from graftwork.strategies.base import Task
+
+_TUNING_ROWS = 10_000
+_MANY_ROWS = 2_000
+
+
+@dataclass(frozen=True)
+class Classical:
+    """The baseline of every verdict; itself saved and served like any model."""
+
+    name: str = "classical"
+    transfers: bool = False
+
+    def basis(self, kind: Kind, source: Backbone | None) -> Backbone | None:
+        """The frozen picture descriptors; None for texts, whose weighting is learnt from the rows."""
+        if kind == "text":
+            return None
+        from graftwork.backbones.descriptor import Descriptor
+
+        return Descriptor()
+
+    def fit(self, task: Task, basis: Backbone | None, notify: Notify) -> Model:
+        """A tuned model of `task`; raises Unreadable where one of its rows cannot be read."""
+        if task.kind == "text":
+            from graftwork.strategies.classical_texts import fit_texts
+
+            return fit_texts(task, notify)
+        from graftwork.strategies.classical_images import fit_images
+
+        backbone = self.basis(task.kind, None) if basis is None else basis
+        assert backbone is not None
+        return fit_images(task, backbone, notify)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Settings with what they were worth on held-out rows: the task's metric (None: nothing could be
+    held out), the log-loss, and the temperature at which it is lowest."""
+
+    settings: Mapping[str, Any]
+    value: float | None
+    log_loss: float
+    temperature: float
+
+    def record(self, metric: Metric) -> dict[str, Any]:
+        """Plain JSON for `Model.settings`."""
+        return {**self.settings, "temperature": self.temperature, f"held_out_{metric}": self.value}
+
+
+def inner_folds(task: Task) -> list[Fold]:
+    """Folds for tuning over at most 10,000 rows; none where no class has two rows to part."""
+    rows = tuning_rows(task.groups, _TUNING_ROWS, task.seed)
+    k = choose_k(task.codes) if len(task.codes) <= _MANY_ROWS else 3
+    try:
+        found = folds(task.codes[rows], task.groups[rows], k, task.seed)
+    except RequestError:
+        return []
+    return [(rows[train], rows[held]) for train, held in found]
+
+
+def tuning_rows(groups: IntArray, most: int, seed: int) -> IntArray:
+    """All rows, or about `most` of them: whole groups, drawn at random."""
+    if len(groups) <= most:
+        return np.arange(len(groups), dtype=np.int64)
+    _, together = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(together)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    taken = order[np.cumsum(sizes[order]) <= most]
+    return np.flatnonzero(np.isin(together, taken)).astype(np.int64)
+
+
+def judge(task: Task, settings: Mapping[str, Any], logits: NDArray[np.float64]) -> Judged:
+    """What held-out answers (rows, classes) are worth; rows that were never held out hold NaN."""
+    held = ~np.isnan(logits[:, 0])
+    codes = task.codes[held]
+    heat, log_loss = temperature(logits[held], codes, task.weights[held])
+    return Judged(settings, _measure(task.metric, codes, logits[held].argmax(1)), log_loss, heat)
+
+
+def best(judged: Sequence[Judged]) -> Judged:
+    """The highest metric; among equals, the lowest log-loss."""
+    return max(judged, key=lambda one: (round(one.value or 0.0, 9), -one.log_loss))
+
+
+def _measure(metric: Metric, codes: IntArray, answers: IntArray) -> float:
+    if metric == "accuracy":
+        return float(np.mean(codes == answers))
+    if metric == "balanced_accuracy":
+        return float(np.mean([np.mean(answers[codes == code] == code) for code in np.unique(codes)]))
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(codes, answers, average="macro", zero_division=0))

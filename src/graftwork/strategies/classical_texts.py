@@ -1,0 +1,103 @@
+"""Texts without pretrained weights: n-grams, weighted, under a linear support vector machine."""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from graftwork.backbones.tfidf import Tfidf, View, Weighting, counts, read_texts, side_by_side
+from graftwork.heads import LinearHead
+from graftwork.model import Model
+from graftwork.records import Notify, Progress
+from graftwork.rows import IntArray
+from graftwork.strategies.base import Task
+from graftwork.strategies.classical import Judged, best, inner_folds, judge
+
+_VIEWS: tuple[tuple[View, ...], ...] = (("words",), ("words", "characters"))
+_PENALTIES = (0.3, 1.0, 3.0)
+_MOST_SIGNS_IN_RUNS = 4_000_000
+"""Characters of training text up to which runs of characters are counted: they take 40 bytes each."""
+_MOST_WEIGHTS = 1 << 24
+_MANY_ROWS = 1_000
+
+Counted = dict[View, sparse.csr_array]
+
+
+def fit_texts(task: Task, notify: Notify) -> Model:
+    """A tuned linear model over the task's own n-grams."""
+    texts = read_texts(task.rows)
+    runs = sum(map(len, texts)) <= _MOST_SIGNS_IN_RUNS
+    counted = {view: counts(texts, view) for view in (_VIEWS[-1] if runs else _VIEWS[0])}
+    chosen = _choose(task, counted, notify)
+    everything = np.arange(len(texts))
+    weightings = _learn(counted, chosen.settings["views"], everything, len(task.labels))
+    matrix = _matrix(counted, weightings, everything)
+    weights, intercept = _separate(matrix, task, everything, chosen.settings["penalty"], tolerance=0.01)
+    backbone = Tfidf(tuple(weightings), weights.astype(np.float32), intercept.astype(np.float32))
+    # the backbone's columns already are one score a class: what is left to the head is the temperature
+    head = LinearHead.of(
+        task.labels, np.eye(len(task.labels)), np.zeros(len(task.labels)), chosen.temperature
+    )
+    model = {"model": "tfidf + linear support vector machine", "n_grams": len(weights)}
+    return Model(backbone, head, settings=model | chosen.record(task.metric))
+
+
+def _choose(task: Task, counted: Counted, notify: Notify) -> Judged:
+    """The n-grams that do best on held-out rows, then the penalty; fixed ones where none can be held out."""
+    splits = inner_folds(task)
+    if not splits:
+        return Judged({"views": list(counted), "penalty": _PENALTIES[1]}, None, 0.0, 1.0)
+    views = [views for views in _VIEWS if set(views) <= set(counted)]
+    steps = len(splits) * (len(views) + len(_PENALTIES) - 1)
+    done = 0
+
+    def attempt(settings: Sequence[tuple[Sequence[View], float]]) -> list[Judged]:
+        nonlocal done
+        logits = [np.full((len(task.codes), len(task.labels)), np.nan) for _ in settings]
+        for train, held in splits:
+            for (names, penalty), answers in zip(settings, logits, strict=True):
+                weightings = _learn(counted, names, train, len(task.labels))
+                seen, new = _matrix(counted, weightings, train), _matrix(counted, weightings, held)
+                weights, intercept = _separate(seen, task, train, penalty, tolerance=0.1)
+                answers[held] = new @ weights + intercept
+                notify(Progress("classical", done := done + 1, steps, unit="trials"))
+        return [
+            judge(task, {"views": list(names), "penalty": penalty}, answers)
+            for (names, penalty), answers in zip(settings, logits, strict=True)
+        ]
+
+    first = attempt([(names, _PENALTIES[1]) for names in views])
+    leader = best(first)
+    others = [penalty for penalty in _PENALTIES if penalty != _PENALTIES[1]]
+    return best([leader, *attempt([(leader.settings["views"], penalty) for penalty in others])])
+
+
+def _learn(counted: Counted, views: Sequence[View], rows: IntArray, classes: int) -> list[Weighting]:
+    most = _MOST_WEIGHTS // (classes * len(views))
+    # runs of characters seen once in thousands of rows only cost time and space
+    least = {"words": 1, "characters": 1 if len(rows) < _MANY_ROWS else 2}
+    return [Weighting.of(counted[view][rows], view, least[view], most) for view in views]
+
+
+def _matrix(counted: Counted, weightings: Sequence[Weighting], rows: IntArray) -> sparse.csr_array:
+    return side_by_side([weighting.weigh(counted[weighting.view][rows]) for weighting in weightings])
+
+
+def _separate(
+    matrix: sparse.csr_array, task: Task, rows: IntArray, penalty: float, tolerance: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """One class against the others (squared hinge): weights (n-grams, classes), intercept (classes,)."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.svm import LinearSVC
+
+    machine = LinearSVC(C=penalty, tol=tolerance, random_state=task.seed)
+    with warnings.catch_warnings():
+        # 1,000 passes are enough for the answers; the last digits of the weights are not needed
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        machine.fit(matrix, task.codes[rows], sample_weight=task.weights[rows])
+    assert len(machine.classes_) == len(task.labels), "a fold lost a class"
+    if len(task.labels) == 2:  # scikit-learn gives one column, for the second class
+        return np.hstack([-machine.coef_.T, machine.coef_.T]), np.array([-1, 1]) * machine.intercept_
+    return machine.coef_.T, machine.intercept_
