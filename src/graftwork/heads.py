@@ -1,0 +1,173 @@
+"""Heads: features -> logits. Linear, nearest centroid, and a small network with one hidden layer.
+
+Each is built from (labels, config, arrays), the very things its `state` gives, so a head that was
+saved and one that was just fitted are the same object with the same answers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.errors import FeatureWidth
+from graftwork.spectrum import Float64, blocks
+
+
+@dataclass(frozen=True)
+class _Built:
+    """What all heads share: labels, plain JSON config, arrays, and reading rows block by block."""
+
+    labels: tuple[str, ...]
+    config: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]]
+    registered: ClassVar[str]
+
+    @property
+    def width(self) -> int:
+        raise NotImplementedError
+
+    def block_logits(self, rows: Float64) -> Float64:
+        """(n, width) float64 -> (n, classes), before the temperature."""
+        raise NotImplementedError
+
+    def logits(self, features: NDArray[np.float32]) -> Float64:
+        """(rows, width) -> (rows, classes) float64, temperature applied; raises FeatureWidth."""
+        if features.ndim != 2 or features.shape[1] != self.width:
+            raise FeatureWidth(self.width, int(np.prod(features.shape[1:])))
+        out = np.empty((len(features), len(self.labels)))
+        for rows in blocks(len(features), 1024):
+            out[rows] = self.block_logits(features[rows].astype(np.float64))
+        return out / float(self.config["temperature"])
+
+    def state(self) -> tuple[str, Mapping[str, Any], Mapping[str, NDArray[Any]]]:
+        """(registered name, config, arrays): enough to build the head again."""
+        return self.registered, dict(self.config), dict(self.arrays)
+
+
+@dataclass(frozen=True)
+class LinearHead(_Built):
+    """logits = (x weights + bias) / temperature.
+
+    arrays: weights (width, classes) float32, bias (classes,) float64. config: temperature.
+    """
+
+    registered: ClassVar[str] = "linear"
+
+    @classmethod
+    def of(cls, labels: tuple[str, ...], weights: Float64, bias: Float64, temperature: float = 1.0) -> Self:
+        arrays: dict[str, NDArray[Any]] = {
+            "weights": weights.astype(np.float32),
+            "bias": np.asarray(bias, dtype=np.float64),
+        }
+        return cls(labels, {"temperature": float(temperature)}, arrays)
+
+    @property
+    def width(self) -> int:
+        return len(self.arrays["weights"])
+
+    def block_logits(self, rows: Float64) -> Float64:
+        return np.asarray(rows @ self.arrays["weights"].astype(np.float64) + self.arrays["bias"])
+
+
+@dataclass(frozen=True)
+class CentroidHead(_Built):
+    """Nearest class centroid, for very few labels a class.
+
+    Rows are centred (arrays["centre"], (width,)) and, feature by feature, divided by a shrunk
+    standard deviation (arrays["scale"], (width,)); metric "cosine" compares their direction with
+    that of each centroid (arrays["centroids"], (classes, width), already centred and scaled),
+    "distance" takes minus half the squared distance. config: metric, temperature.
+    """
+
+    registered: ClassVar[str] = "centroid"
+
+    @classmethod
+    def of(
+        cls,
+        labels: tuple[str, ...],
+        metric: str,
+        centre: Float64,
+        scale: Float64,
+        centroids: Float64,
+        temperature: float = 1.0,
+    ) -> Self:
+        assert metric in ("cosine", "distance")
+        arrays = {"centre": centre, "scale": scale, "centroids": centroids}
+        config: dict[str, Any] = {"metric": metric, "temperature": float(temperature)}
+        return cls(labels, config, {name: array.astype(np.float64) for name, array in arrays.items()})
+
+    @property
+    def width(self) -> int:
+        return len(self.arrays["centre"])
+
+    def block_logits(self, rows: Float64) -> Float64:
+        placed = (rows - self.arrays["centre"]) / self.arrays["scale"]
+        centroids = self.arrays["centroids"]
+        if self.config["metric"] == "cosine":
+            return np.asarray(unit(placed) @ unit(centroids).T)
+        # |x|^2 is the same for every class and drops out of the softmax
+        return np.asarray(placed @ centroids.T - 0.5 * (centroids**2).sum(axis=1))
+
+
+@dataclass(frozen=True)
+class MLPHead(_Built):
+    """One hidden layer: logits = (relu((x - centre) / scale @ hidden + hidden_bias) @ out + out_bias) / T.
+
+    arrays: centre, scale (width,); hidden (width, units), hidden_bias (units,), out (units, classes),
+    out_bias (classes,), float32. config: temperature.
+    """
+
+    registered: ClassVar[str] = "mlp"
+
+    @classmethod
+    def of(
+        cls, labels: tuple[str, ...], arrays: Mapping[str, NDArray[Any]], temperature: float = 1.0
+    ) -> Self:
+        kept = {name: np.asarray(array, dtype=np.float32) for name, array in arrays.items()}
+        return cls(labels, {"temperature": float(temperature)}, kept)
+
+    @property
+    def width(self) -> int:
+        return len(self.arrays["centre"])
+
+    def block_logits(self, rows: Float64) -> Float64:
+        a = {name: array.astype(np.float64) for name, array in self.arrays.items()}
+        hidden = np.maximum((rows - a["centre"]) / a["scale"] @ a["hidden"] + a["hidden_bias"], 0.0)
+        return np.asarray(hidden @ a["out"] + a["out_bias"])
+
+
+def unit(rows: Float64) -> Float64:
+    """Rows divided by their length; a row of zeros stays zero."""
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
+
+
+def temperature(logits: NDArray[Any], codes: NDArray[np.int64], weights: Float64) -> tuple[float, float]:
+    """(temperature, weighted mean log-loss at it) for out-of-fold logits (rows, classes).
+
+    Newton's method on 1 / temperature, where the loss is convex. One row's worth of the loss goes to
+    the other classes (Platt 1999), so that a few rows, all answered rightly, stay finite.
+    """
+    scores = logits.astype(np.float64)
+    scores -= scores.max(axis=1, keepdims=True)
+    share = weights / weights.sum()
+    doubt = 1.0 / (len(codes) + 2.0)
+    truth = scores[np.arange(len(codes)), codes]
+    target = share @ ((1.0 - doubt) * truth + doubt * scores.mean(axis=1))
+    # first guess: logits of unit size
+    sharpness = 1.0 / max(float(np.sqrt(share @ (scores**2).mean(axis=1))), 1e-12)
+    for _ in range(50):
+        powers = np.exp(sharpness * scores)
+        powers /= powers.sum(axis=1, keepdims=True)
+        mean = (powers * scores).sum(axis=1)
+        slope = share @ mean - target
+        curvature = share @ ((powers * scores**2).sum(axis=1) - mean**2)
+        step = slope / max(curvature, 1e-300)
+        # never more than e-fold at once: the curvature vanishes where every row is certain
+        step = float(np.clip(step, -1.7 * sharpness, 0.63 * sharpness))
+        sharpness -= step
+        if abs(step) < 1e-6 * sharpness or sharpness * np.abs(scores).max() < 1e-6:
+            break
+    losses = np.log(np.exp(sharpness * scores).sum(axis=1)) - sharpness * truth
+    return 1.0 / sharpness, float(share @ losses)
