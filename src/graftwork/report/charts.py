@@ -27,7 +27,7 @@ from graftwork.report.svg import (
     tag,
     whisker,
 )
-from graftwork.report.words import percent, points
+from graftwork.report.words import percent
 
 COLOURS = 8
 MAP_CLASSES = 20
@@ -47,7 +47,7 @@ def differences(verdict: Verdict) -> tuple[list[Markup], Markup]:
     band = tag("rect", x=f"{left:g}%", width=f"{right - left:g}%", y=0, height="100%", class_="margin")
     zero = tag("line", x1=f"{axis.at(0):g}%", x2=f"{axis.at(0):g}%", y1=0, y2="100%", class_="zero")
     strips = [strip(band, zero, _interval(axis, c.difference, c.low, c.high)) for c in verdict.comparisons]
-    return strips, _axis_strip(axis, lambda value: points(value) if value else "0")
+    return strips, _axis_strip(axis, lambda value: f"{100 * value:+g}".replace("-", "−") if value else "0")
 
 
 def models(scores: Sequence[Score]) -> tuple[list[Markup], Markup]:
@@ -166,7 +166,7 @@ _ICONS = {
 }
 
 
-def outcome(name: str) -> Markup:
+def icon(name: str) -> Markup:
     """The sign beside a headline: an arrow up or down, a wave, a dash, a warning triangle."""
     return tag("svg", tag("path", d=_ICONS[name]), class_="icon", viewBox="0 0 24 24", aria_hidden="true")
 

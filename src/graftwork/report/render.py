@@ -21,6 +21,8 @@ from graftwork.verdict import in_words
 
 MATRIX_CLASSES = 20
 """Above this a confusion matrix cannot be read; the most confused pairs are listed instead."""
+PHONE_CLASSES = 12
+"""Above this a phone shows the most confused pairs and leaves the matrix to wider screens."""
 PAIRS = 25
 OPEN_CLASSES = 20
 """Classes shown at once in a table; the others fold away."""
@@ -49,7 +51,13 @@ def render(result: Result) -> str:
             wrong=_wrong(result.assessment),
             tested=sum(map(sum, result.assessment.confusion)),
             pictures=picture_urls(result.mistakes),
-            limits={"matrix": MATRIX_CLASSES, "pairs": PAIRS, "open": OPEN_CLASSES},
+            weakest=sorted(result.assessment.classes, key=lambda one: (one.rows == 0, one.f1)),
+            limits={
+                "matrix": MATRIX_CLASSES,
+                "phone": PHONE_CLASSES,
+                "pairs": PAIRS,
+                "open": OPEN_CLASSES,
+            },
         )
     )
 
@@ -103,25 +111,27 @@ def _all(result: Result) -> list[Assessment]:
     return [result.assessment, *result.baselines.values()]
 
 
-def advice(result: Result) -> list[str]:
-    """What to do now, where transfer did not help."""
+def advice(result: Result) -> list[tuple[str, str | None]]:
+    """What to do now, where transfer did not help: (sentence, command or None)."""
     verdict = result.verdict
     if verdict is None:
-        return ["Fit again with --baselines all: only a comparison on the same rows can tell."]
+        return [
+            ("Only a comparison on the same rows can tell:", "graft fit DATA -o ARTEFACT --baselines all")
+        ]
     if verdict.outcome == "helped":
         return []
     best = verdict.decisive.baseline
+    instead = f"graft fit DATA -o ARTEFACT --strategy {best}"
     if verdict.outcome == "hurt":
         return [
-            f"Use {best} instead, which does not transfer and did better on the same rows: "
-            f"graft fit DATA -o ARTEFACT --strategy {best}",
-            "Before giving up on transfer, try a source nearer to these rows: graft sources list",
+            (f"Use {best}, which does not transfer and did better on the same rows:", instead),
+            ("Before giving up on transfer, try a source nearer to these rows:", "graft sources list"),
         ]
     needed = _rows_needed(verdict)
     more = f"a difference of this size would need about {needed:,}" if needed else "more would narrow it"
     return [
-        f"Take the simpler one, {best}, unless something else speaks for the transfer.",
-        f"Or label more rows to test on: there were {verdict.rows:,}, and {more}.",
+        (f"Take the simpler one, {best}, unless something else speaks for the transfer:", instead),
+        (f"Or label more rows to compare on: there were {verdict.rows:,}, and {more}.", None),
     ]
 
 

@@ -71,10 +71,16 @@ def figure(metric: str, value: float) -> str:
 
 
 def between(metric: str, score: Score) -> str:
-    """The score's interval: 88.0 to 93.7%."""
+    """The score's interval: 88.0–93.7%."""
     if not (math.isfinite(score.low) and math.isfinite(score.high)):
         return ""
-    return f"{figure(metric, score.low).rstrip('%')} to {figure(metric, score.high)}"
+    return f"{figure(metric, score.low).rstrip('%')}–{figure(metric, score.high)}"
+
+
+def sentence(said: str, headline: str) -> str:
+    """`said` as a sentence of its own below a headline that already says how it begins."""
+    shown = visible(said).removeprefix(f"{headline}:").strip()
+    return shown[:1].upper() + shown[1:].rstrip(".") + "."
 
 
 def level(share: float) -> str:
