@@ -132,9 +132,8 @@ class Bench:
             return judge(
                 truth, ours.probabilities[0], theirs, self.metric, groups=groups, seed=self.seed
             ), None
-        train_rows, test_rows = (
-            float(np.mean([len(part) for part in side])) for side in zip(*self.splits, strict=True)
-        )
+        train_rows = float(np.mean([len(learn) for learn, _ in self.splits]))
+        test_rows = float(np.mean([len(held) for _, held in self.splits]))
         theirs = {name: self._by_split(held) for name, held in rivals.items()}
         return judge_folds(self._by_split(ours), theirs, train_rows, test_rows, self.metric), None
 

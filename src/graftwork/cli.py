@@ -28,9 +28,7 @@ app.add_typer(cache, name="cache")
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never open a connection.")]
-Data = Annotated[
-    str, typer.Argument(help="A folder of class folders, a table, or a folder of either by split.")
-]
+Data = Annotated[str, typer.Argument(help="A folder of class folders, a table, or such by split.")]
 Artefact = Annotated[Path, typer.Argument(help="A folder NAME.graft.")]
 Text = Annotated[str | None, typer.Option("--text", help="The table's column of texts.")]
 File = Annotated[str | None, typer.Option("--file", help="The table's column of file paths.")]
@@ -157,9 +155,7 @@ def fit(
     source: Annotated[str, typer.Option(help="auto, a packaged name, a folder or a hub id.")] = "auto",
     strategy: Annotated[str, typer.Option(help="probe, mlp, classical or scratch.")] = "probe",
     metric: Annotated[str | None, typer.Option(help="accuracy, balanced_accuracy or macro_f1.")] = None,
-    baselines: Annotated[
-        str, typer.Option(help="Not transferring, to judge by: all, classical, none.")
-    ] = "all",
+    baselines: Annotated[str, typer.Option(help="Judge by: all, classical, none.")] = "all",
     pooling: Annotated[str | None, typer.Option(help="pooled, cls, mean or flatten.")] = None,
     resize: Annotated[str | None, typer.Option(help="crop, or fit to keep the whole picture.")] = None,
     seed: Seed = 0,
@@ -234,9 +230,7 @@ def evaluate(
 @guarded
 def predict(
     artefact: Artefact,
-    inputs: Annotated[
-        list[str] | None, typer.Argument(help="Files, folders, a table, texts, or - for stdin.")
-    ] = None,
+    inputs: Annotated[list[str] | None, typer.Argument(help="Files, folders, a table, texts, -.")] = None,
     text: Text = None,
     file: File = None,
     json: Annotated[bool, typer.Option("--json", help="JSON lines instead of CSV.")] = False,
@@ -247,7 +241,8 @@ def predict(
     import csv
 
     from graftwork import artefact as artefacts
-    from graftwork import datasets, wire
+    from graftwork import wire
+    from graftwork.inputs import rows_of
 
     model, _ = artefacts.load(artefact, offline=offline)
     writer = csv.writer(sys.stdout)
@@ -255,7 +250,7 @@ def predict(
         writer.writerow(("input", "label", "probability", "unknown", "error"))
     failed = 0
     for one in inputs or ["-"]:
-        rows = datasets.rows_for_prediction(one, model.backbone.kind, text=text, file=file)
+        rows = rows_of(one, model.backbone.kind, text=text, file=file)
         with console.progress(quiet or json) as notify:
             answers = model.answer(rows, notify)
         failed += len(answers.unreadable)

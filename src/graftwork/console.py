@@ -4,9 +4,10 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from graftwork.records import Notify, Progress, silent
+if TYPE_CHECKING:  # records bring numpy, which `graft --help` does not wait for
+    from graftwork.records import Notify, Progress
 
 
 def say(message: str = "") -> None:
@@ -40,10 +41,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[Notify]:
+def progress(quiet: bool) -> "Iterator[Notify]":
     """A Notify that draws one bar a stage with its rate and the time left, while in the block."""
     if quiet:
-        yield silent
+        yield lambda _: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -60,7 +61,7 @@ def progress(quiet: bool) -> Iterator[Notify]:
     bars = Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
     tasks: dict[str, Any] = {}
 
-    def notify(step: Progress) -> None:
+    def notify(step: "Progress") -> None:
         if step.stage not in tasks:
             for other in tasks.values():
                 bars.update(other, visible=False)

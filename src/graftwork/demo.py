@@ -51,7 +51,7 @@ def digits(seed: int) -> tuple[str, Dataset, str]:
     labels = [str(label) for label in digits.target]
     dataset = _few(load(pictures, labels=labels, name="handwritten digits"), 3, seed)
     story = (
-        "Target: 1,797 handwritten digits, 8 by 8 pixels; 3 labels a class are learnt from, the rest is the test.\n"
+        "Target: 1,797 handwritten digits, 8 by 8 pixels; 3 a class are learnt from, the rest is the test.\n"
         "Source: glyphs, a small network trained on rendered letters. It has never seen a digit."
     )
     return story, dataset, "glyphs"
@@ -62,7 +62,7 @@ def text(seed: int) -> tuple[str, Dataset, str]:
     with as_file(files("graftwork") / "packaged" / "messages.csv") as path:
         dataset = _few(load(path, text="text", label="label", name="support messages"), 8, seed)
     story = (
-        "Target: 240 support messages in six classes; 8 labels a class are learnt from, the rest is the test.\n"
+        "Target: 240 support messages in six classes; 8 a class are learnt from, the rest is the test.\n"
         "Source: minilm, a small sentence encoder."
     )
     return story, dataset, "minilm"

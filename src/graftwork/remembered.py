@@ -1,10 +1,10 @@
 """Answers of models without transfer, kept: the same rows and labels are never fitted twice."""
 
 import hashlib
+import io
 import json
-import os
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,12 +50,8 @@ def _key(strategy: str, task: Task, held: Rows) -> str:
 
 
 def _keep(path: Path, given: NDArray[np.float64]) -> None:
-    """Written beside and renamed; a full or read-only disk costs the memory, not the result."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, given)
-        Path(name).replace(path)
-    except OSError:
-        return
+    buffer = io.BytesIO()
+    np.save(buffer, given)
+    # a full or read-only disk costs the memory of this answer, not the answer
+    with suppress(OSError):
+        paths.replace_file(path, buffer.getvalue())

@@ -237,11 +237,11 @@ def evaluate(
     strangers = sorted({dataset.labels[c] for c in dataset.target.codes[index]} - set(model.labels))
     if strangers:
         raise RequestError(
-            f"the model does not know the labels {', '.join(strangers[:5])}; it knows {', '.join(model.labels[:20])}"
+            f"the model does not know the labels {', '.join(strangers[:5])}; "
+            f"it knows {', '.join(model.labels[:20])}"
         )
-    translate = np.array(
-        [model.labels.index(name) if name in model.labels else -1 for name in dataset.labels]
-    )
+    known = {label: code for code, label in enumerate(model.labels)}
+    translate = np.array([known.get(label, UNLABELLED) for label in dataset.labels])
     answers = model.answer(dataset.rows.take(index), notify)
     readable = np.setdiff1d(np.arange(len(index)), list(answers.unreadable))
     if not len(readable):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toys
 
+import toys
 from graftwork import artefact
 from graftwork.errors import ArtefactError, RequestError, WorkError
 from graftwork.model import Model
@@ -83,11 +83,14 @@ def edit(folder: Path, **changes: object) -> None:
 def test_a_newer_schema_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
     folder = save(tmp_path / "m.graft")
     edit(folder, schema_version=artefact.SCHEMA + 1, some_later_field={})
-    with pytest.raises(ArtefactError, match="newer Graftwork.*upgrade"):
+    with pytest.raises(ArtefactError, match=r"newer Graftwork.*upgrade"):
         artefact.load(folder)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", '{"schema_version": 1}', '{"schema_version": "1"}', "null"])
+BROKEN = ["", "[]", "{", '{"schema_version": 1}', '{"schema_version": "1"}', "null"]
+
+
+@pytest.mark.parametrize("content", BROKEN)
 def test_a_broken_manifest_is_refused(tmp_path: Path, content: str) -> None:
     folder = save(tmp_path / "m.graft")
     (folder / "manifest.json").write_text(content)

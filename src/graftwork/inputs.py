@@ -1,0 +1,32 @@
+"""What is named on the command line to be answered -> rows."""
+
+import sys
+from pathlib import Path
+
+from graftwork.datasets import rows_from_items, rows_from_path
+from graftwork.errors import RequestError
+from graftwork.rows import Kind, Rows
+
+
+def rows_of(said: str, kind: Kind, *, text: str | None = None, file: str | None = None) -> Rows:
+    """Rows of a file, a folder, a table, standard input ("-", a line each), or a text given as such.
+
+    Raises RequestError where there is no such file and the model does not take texts.
+    """
+    if said == "-":
+        lines = [line.rstrip("\r\n") for line in sys.stdin]
+        if not lines:
+            raise RequestError("nothing on standard input; expected a text or a path on each line")
+        return rows_from_items(lines, kind)
+    # "tickets.csv" that is not there is a slip and is said; a sentence has spaces, or no suffix
+    a_path = Path(said).suffix and not any(map(str.isspace, said))
+    if kind == "text" and not a_path and not _exists(said):
+        return rows_from_items([said], kind)
+    return rows_from_path(said, kind, text=text, file=file)
+
+
+def _exists(said: str) -> bool:
+    try:
+        return Path(said).exists()
+    except OSError:
+        return False  # a sentence can be longer than a file name may be

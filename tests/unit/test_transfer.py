@@ -1,0 +1,134 @@
+"""fit joins everything: what reaches a strategy, what is remembered, what is said."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import graftwork as gw
+from graftwork import registry, transfer
+from graftwork.backbones.base import Backbone
+from graftwork.model import Model
+from graftwork.records import Notify
+from graftwork.rows import Dataset
+from graftwork.strategies.base import Task
+from graftwork.strategies.probe import Probe
+
+WORDS = {
+    "fruit": "apple pear plum cherry grape fig".split(),
+    "tool": "hammer saw drill wrench file axe".split(),
+}
+
+
+def a_dataset(rows_a_class: int = 12, test: int = 0) -> Dataset:
+    """Short sentences about fruits and tools; the last `test` of each class are the test part."""
+    texts, labels, parts = [], [], []
+    for label, words in WORDS.items():
+        for i in range(rows_a_class):
+            texts.append(f"{'the a this one my her'.split()[i % 6]} {words[i // 2 % 6]} number {i}")
+            labels.append(label)
+            parts.append("test" if i >= rows_a_class - test else "train")
+    split = parts if test else None
+    return gw.load(texts, labels=labels, split=split, name="words")
+
+
+class Spy(Probe):
+    """A probe that notes every row it was given."""
+
+    seen: list[str] = []  # noqa: RUF012 (one list for the instances that the registry makes)
+
+    def fit(self, task: Task, basis: Backbone | None, notify: Notify) -> Model:
+        self.seen.extend(task.rows.names)
+        return super().fit(task, basis, notify)
+
+
+def test_no_test_row_reaches_any_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    Spy.seen.clear()
+    monkeypatch.setattr(registry, "get", _with(probe=Spy))
+    data = a_dataset(12, test=4)
+    gw.fit(data, source="minilm", baselines="none")
+    test = {data.rows.names[i] for i in data.split.index("test")}
+    assert Spy.seen and not test & set(Spy.seen)
+
+
+def _with(**strategies: Any) -> Any:
+    real = registry.get
+
+    def get(group: registry.Group, name: str) -> Any:
+        return strategies[name] if group == "strategies" and name in strategies else real(group, name)
+
+    return get
+
+
+def test_scores_are_of_the_saved_model_and_evaluate_agrees(tmp_path: Path) -> None:
+    data = a_dataset(12, test=4)
+    outcome = gw.fit(data, source="minilm", baselines="none")
+    model = gw.Model.load(outcome.save(tmp_path / "m.graft"))
+    again = gw.evaluate(model, data)
+    assert again.scores["accuracy"] == outcome.scores["accuracy"]
+    assert outcome.result.assessed_on == "test" and outcome.scores["accuracy"].rows == 8
+
+
+def test_without_a_test_part_every_row_is_held_out_once_and_the_verdict_is_on_the_procedure() -> None:
+    outcome = gw.fit(a_dataset(10), source="minilm", baselines="classical")
+    assert outcome.result.assessed_on == "folds"
+    assert outcome.scores["accuracy"].rows == 20
+    assert outcome.verdict is not None and outcome.verdict.about == "the procedure"
+
+
+def test_two_fits_with_one_seed_are_the_same() -> None:
+    first, second = (gw.fit(a_dataset(10), source="minilm", baselines="classical", seed=5) for _ in range(2))
+    assert first.verdict == second.verdict
+    assert first.scores == second.scores
+    texts = ["a ripe apple", "a sharp saw"]
+    assert np.array_equal(first.model.predict_proba(texts), second.model.predict_proba(texts))
+
+
+def test_baselines_are_fitted_once_a_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = a_dataset(10)
+    gw.fit(data, source="minilm", baselines="classical")
+    monkeypatch.setattr(transfer, "_curve", lambda *_: None)
+
+    class Broken:
+        transfers, name = False, "classical"
+
+        def basis(self, *_: object) -> None:
+            return None
+
+        def fit(self, *_: object) -> None:
+            raise AssertionError("fitted a second time")
+
+    monkeypatch.setattr(registry, "get", _with(classical=Broken))
+    again = gw.fit(data, source="minilm", baselines="classical")
+    assert "classical" in again.result.baselines
+
+
+def test_unlabelled_rows_are_kept_counted_and_never_learnt() -> None:
+    data = a_dataset(10)
+    codes = data.target.codes.copy()
+    codes[::5] = -1
+    outcome = gw.fit(
+        replace(data, target=replace(data.target, codes=codes)), source="minilm", baselines="none"
+    )
+    assert outcome.result.dataset.unlabelled == 4
+    assert outcome.scores["accuracy"].rows == 16
+
+
+def test_a_source_of_another_kind_is_refused() -> None:
+    with pytest.raises(gw.RequestError, match=r"takes images, the data are texts"):
+        gw.fit(a_dataset(10), source="glyphs")
+
+
+def test_evaluate_refuses_labels_that_the_model_does_not_know() -> None:
+    outcome = gw.fit(a_dataset(10), source="minilm", baselines="none")
+    with pytest.raises(gw.RequestError, match="does not know the labels animal"):
+        gw.evaluate(outcome.model, gw.load(["a cat", "an apple"], labels=["animal", "fruit"]))
+
+
+def test_a_bundled_artefact_needs_nothing_else(tmp_path: Path) -> None:
+    outcome = gw.fit(a_dataset(10), source="minilm", baselines="none")
+    folder = outcome.save(tmp_path / "m.graft", bundle=True)
+    assert (folder / "source" / "model.safetensors").is_file()
+    assert gw.Model.load(folder).predict(["a pear"]) == outcome.model.predict(["a pear"])
