@@ -23,16 +23,17 @@ SIDE = 32
 COLOUR_SIDE = 4
 GREY = SIDE * SIDE
 COLOUR = 3 * COLOUR_SIDE * COLOUR_SIDE
-WIDTH = GREY + COLOUR + 1
+WIDTH = GREY + COLOUR + 2
 _VERSION = 1
 _CHUNK = 256
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """Pictures -> one array (rows, 1073): 32 x 32 greys and 4 x 4 colours in [0, 1], then width / height.
+    """Pictures -> one array (rows, 1074): 32 x 32 greys and 4 x 4 colours in [0, 1], then width and height.
 
     The whole picture is squeezed into the square, so that a copy of other proportions looks the same.
+    Width and height are those it was decoded at: less than 64 only where the picture itself is smaller.
     """
 
     kind: Kind = "image"
@@ -87,8 +88,8 @@ def _numbers(picture: Image.Image) -> NDArray[np.float32]:
     grey = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     colour = picture.resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX)
     values = np.concatenate([np.asarray(grey).ravel(), np.asarray(colour).ravel()])
-    shape = np.float32(picture.width / picture.height)
-    return np.append(values.astype(np.float32) / np.float32(255), shape)
+    size = np.array(picture.size, dtype=np.float32)
+    return np.concatenate([values.astype(np.float32) / np.float32(255), size])
 
 
 def _threads() -> int:

@@ -1,0 +1,213 @@
+"""Reading every row once: what is unreadable, repeated, contradictory, absent."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from graftwork.backbones.base import Backbone
+from graftwork.datasets.assemble import case_clashes
+from graftwork.datasets.duplicates import Pairs, alike, components, near_pictures, near_texts
+from graftwork.errors import Unreadable
+from graftwork.inspection.record import Inspection, Leak, Repeats
+from graftwork.inspection.saying import SHOWN, warnings_of
+from graftwork.records import Notify, Progress, silent
+from graftwork.rows import PARTS, UNLABELLED, Dataset, IntArray, Part, Texts
+
+_ELONGATED = 1.5
+_CHUNK = 2048
+
+
+def _itself(backbone: Backbone) -> Backbone:
+    return backbone
+
+
+def inspect(
+    dataset: Dataset, remember: Callable[[Backbone], Backbone] = _itself, notify: Notify = silent
+) -> Inspection:
+    """Read every row once and say what was found.
+
+    remember: what makes a backbone keep its features (store.remember), so that looking again costs
+    nothing.
+    """
+    digests, reasons = _digests(dataset)
+    if dataset.kind == "image":
+        near_pairs, elongated = _look_at_pictures(dataset, digests, reasons, remember, notify)
+    else:
+        near_pairs, elongated = _look_at_texts(dataset, digests), None
+    same = alike(digests)
+    groups, oversized = _believable(len(dataset), same, near_pairs)
+    equal = components(len(dataset), same)
+    exact = _repeats(dataset, equal)
+    found = Inspection(
+        name=dataset.name,
+        kind=dataset.kind,
+        rows=len(dataset),
+        split_origin=dataset.split.origin,
+        counts=_counts(dataset),
+        unlabelled=int(np.count_nonzero(dataset.target.codes == UNLABELLED)),
+        unreadable={dataset.rows.names[i]: reason for i, reason in sorted(reasons.items())},
+        imbalance=_imbalance(dataset),
+        exact=exact,
+        near=_less(_repeats(dataset, groups), exact),
+        oversized=oversized,
+        conflicts=_conflicts(dataset, equal),
+        absent=_absent(dataset),
+        elongated=elongated,
+        clashes=case_clashes(dataset.labels),
+        notes=dataset.notes,
+        warnings=(),
+        unreadable_rows=tuple(sorted(reasons)),
+        groups=groups,
+    )
+    return replace(found, warnings=tuple(warnings_of(found)))
+
+
+# Reading
+
+
+def _digests(dataset: Dataset) -> tuple[list[bytes | None], dict[int, str]]:
+    """Every row's digest, None where it cannot be read; the reasons by position."""
+    digests: list[bytes | None] = []
+    reasons: dict[int, str] = {}
+    for i in range(len(dataset)):
+        try:
+            digests.append(dataset.rows.column.digest(i))
+        except Unreadable as error:
+            digests.append(None)
+            reasons[i] = str(error)
+    return digests, reasons
+
+
+def _firsts(digests: Sequence[bytes | None]) -> IntArray:
+    """Positions of the first row of each content."""
+    repeated = set(alike(digests)[:, 1].tolist())
+    return np.array([i for i, d in enumerate(digests) if d is not None and i not in repeated], dtype=np.int64)
+
+
+def _look_at_pictures(
+    dataset: Dataset,
+    digests: list[bytes | None],
+    reasons: dict[int, str],
+    remember: Callable[[Backbone], Backbone],
+    notify: Notify,
+) -> tuple[Pairs, float]:
+    """(near pairs, share of elongated pictures); adds to `reasons` what cannot be decoded."""
+    from graftwork.backbones.thumbnail import COLOUR, GREY, SIDE, Thumbnail
+
+    backbone = remember(Thumbnail())
+    index = np.flatnonzero([digest is not None for digest in digests])
+    # a byte a value and a chunk at a time: 100,000 pictures take 107 MB, not half a gigabyte
+    small_copies = np.zeros((len(index), GREY + COLOUR), dtype=np.uint8)
+    sizes = np.full((len(index), 2), np.nan)
+    for start in range(0, len(index), _CHUNK):
+        chunk = index[start : start + _CHUNK]
+        seen = backbone.features(dataset.rows.take(chunk))
+        reasons.update({int(chunk[i]): reason for i, reason in seen.unreadable.items()})
+        values = np.nan_to_num(seen.matrix[:, : GREY + COLOUR]) * 255
+        small_copies[start : start + len(chunk)] = values.round()
+        sizes[start : start + len(chunk)] = seen.matrix[:, GREY + COLOUR :]
+        notify(Progress("looking at pictures", start + len(chunk), len(index)))
+    firsts = np.intersect1d(_firsts(digests), np.setdiff1d(index, list(reasons)))
+    at = np.searchsorted(index, firsts)
+    greys = small_copies[at, :GREY].reshape(-1, SIDE, SIDE)
+    pairs = near_pictures(greys, small_copies[at, GREY:], sizes[at].min(1, initial=np.inf) < 2 * SIDE)
+    readable = sizes[~np.isnan(sizes[:, 0])]
+    longer = readable.max(1, initial=0) > _ELONGATED * readable.min(1, initial=np.inf)
+    return firsts[pairs], float(longer.mean()) if len(readable) else 0.0
+
+
+def _look_at_texts(dataset: Dataset, digests: Sequence[bytes | None]) -> Pairs:
+    column = dataset.rows.column
+    assert isinstance(column, Texts)
+    firsts = _firsts(digests)
+    return firsts[near_texts([column.text(int(i)) for i in firsts])]
+
+
+# Judging
+
+
+def _believable(rows: int, same: Pairs, near: Pairs) -> tuple[IntArray, tuple[int, ...]]:
+    """(group of each row, sizes of what is too large to be near-duplicates and was left apart)."""
+    limit = max(20, int(0.05 * rows))
+    joined = components(rows, same, near)
+    sizes = np.bincount(joined)
+    distinct = len(joined) and sizes - np.bincount(joined[same[:, 1]], minlength=len(sizes))
+    # equal contents always stay together; only what nearness joined can be too much
+    large = np.flatnonzero(np.asarray(distinct) > limit)
+    kept = near[~np.isin(joined[near[:, 0]], large)]
+    return components(rows, same, kept), tuple(int(sizes[i]) for i in large)
+
+
+def _counts(dataset: Dataset) -> dict[str, dict[str, int]]:
+    counts = {}
+    for part in PARTS:
+        codes = dataset.target.codes[dataset.split.index(part)]
+        if len(codes):
+            by_code = np.bincount(codes[codes != UNLABELLED], minlength=len(dataset.labels))
+            counts[str(part)] = dict(zip(dataset.labels, map(int, by_code), strict=True))
+    return counts
+
+
+def _imbalance(dataset: Dataset) -> float:
+    codes = dataset.target.codes[dataset.split.index("train")]
+    counts = np.bincount(codes[codes != UNLABELLED])
+    counts = counts[counts > 0]
+    if len(counts) < 2:
+        return 1.0
+    return float(counts.max() * (len(counts) - 1) / (counts.sum() - counts.max()))
+
+
+def _repeats(dataset: Dataset, ids: IntArray) -> Repeats:
+    within = sum(
+        len(index) - len(np.unique(ids[index])) for index in (dataset.split.index(part) for part in PARTS)
+    )
+    leaks = []
+    pairs: tuple[tuple[Part, Part], ...] = (
+        ("validation", "train"),
+        ("test", "train"),
+        ("test", "validation"),
+    )
+    for part, seen_in in pairs:
+        rows, others = dataset.split.index(part), dataset.split.index(seen_in)
+        both = rows[np.isin(ids[rows], ids[others])]
+        if len(both):
+            examples = tuple(
+                (dataset.rows.names[i], dataset.rows.names[others[np.argmax(ids[others] == ids[i])]])
+                for i in both[:SHOWN]
+            )
+            leaks.append(Leak(part, seen_in, len(both), examples))
+    return Repeats(within, tuple(leaks))
+
+
+def _less(all_: Repeats, exact: Repeats) -> Repeats:
+    """What nearness adds to the exact repeats."""
+    known = {(leak.part, leak.seen_in): leak for leak in exact.leaks}
+    leaks = []
+    for leak in all_.leaks:
+        before = known.get((leak.part, leak.seen_in))
+        if before is None:
+            leaks.append(leak)
+        elif leak.rows > before.rows:
+            examples = tuple(pair for pair in leak.examples if pair not in before.examples)
+            leaks.append(replace(leak, rows=leak.rows - before.rows, examples=examples))
+    return Repeats(all_.within - exact.within, tuple(leaks))
+
+
+def _conflicts(dataset: Dataset, equal: IntArray) -> tuple[tuple[tuple[str, str], ...], ...]:
+    codes = dataset.target.codes
+    labelled = np.flatnonzero(codes != UNLABELLED)
+    found = []
+    order = labelled[np.argsort(equal[labelled], kind="stable")]
+    edges = np.flatnonzero(np.diff(equal[order])) + 1
+    for members in np.split(order, edges):
+        if len(members) > 1 and len(np.unique(codes[members])) > 1:
+            found.append(tuple((dataset.rows.names[i], dataset.labels[codes[i]]) for i in members))
+    return tuple(found)
+
+
+def _absent(dataset: Dataset) -> tuple[tuple[str, str], ...]:
+    counts = _counts(dataset)
+    return tuple(
+        (part, label) for part, by in counts.items() if any(by.values()) for label in by if not by[label]
+    )

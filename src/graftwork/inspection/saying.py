@@ -1,0 +1,74 @@
+"""An inspection in sentences."""
+
+from collections.abc import Sequence
+
+from graftwork.inspection.record import Inspection
+
+SHOWN = 5
+"""Examples given of anything; the rest is counted."""
+_MANY = 0.2
+_UNBALANCED = 3.0
+
+
+def warnings_of(found: Inspection) -> list[str]:
+    said = []
+    if found.unreadable:
+        name, reason = next(iter(found.unreadable.items()))
+        said.append(
+            f"{len(found.unreadable)} of {found.rows} rows cannot be read, such as {name}: it {reason}"
+        )
+    singles = [label for label, count in found.counts.get("train", {}).items() if count == 1]
+    if singles:
+        said.append(f"{some(singles)}: a single training row; give each class two at least, better ten")
+    if found.imbalance >= _UNBALANCED:
+        said.append(
+            f"classes are unbalanced: the largest has {found.imbalance:.1f} times the mean of the others"
+        )
+    for part, label in found.absent[:SHOWN]:
+        said.append(f"class {label!r} has no row in {part}")
+    if len(found.absent) > SHOWN:
+        said.append(f"{len(found.absent) - SHOWN} further classes are missing from a part")
+    said += _said_of_repeats(found)
+    if found.conflicts:
+        first = " and ".join(f"{name} ({label})" for name, label in found.conflicts[0][:3])
+        said.append(f"equal contents under different labels: {len(found.conflicts)}, such as {first}")
+    if found.elongated is not None and found.elongated >= _MANY:
+        said.append(
+            f"{found.elongated:.0%} of the pictures are elongated: --resize fit keeps what cropping loses"
+        )
+    return said
+
+
+def _said_of_repeats(found: Inspection) -> list[str]:
+    said = []
+    if found.exact.within:
+        said.append(f"exact repeats of another row of the same part: {found.exact.within}")
+    if found.near.within:
+        said.append(f"near repeats of another row of the same part: {found.near.within}")
+    for how, repeats in (("exact", found.exact), ("near", found.near)):
+        for leak in repeats.leaks:
+            such = f", such as {leak.examples[0][0]} and {leak.examples[0][1]}" if leak.examples else ""
+            said.append(f"{how} copies of {leak.seen_in} rows in {leak.part}: {leak.rows}{such}")
+    if found.oversized:
+        sizes = some([str(size) for size in found.oversized])
+        said.append(f"sets of {sizes} rows look alike; too many to be copies, they are not kept together")
+    return said
+
+
+def in_words(found: Inspection) -> str:
+    """The inspection as lines to print."""
+    lines = [f"{found.name}: {found.rows} {found.kind} rows, {len(found.labels)} classes"]
+    width = max(len(label) for label in found.labels)
+    for part, by_label in found.counts.items():
+        lines.append(f"{part}: {sum(by_label.values())} labelled rows")
+        lines += [f"  {label:<{width}}  {count}" for label, count in by_label.items()]
+    if found.split_origin == "none":
+        lines.append("no test part: one is made from 1000 labelled rows on, below that folds are used")
+    lines += [f"unreadable: {name} {reason}" for name, reason in found.unreadable.items()]
+    lines += [f"note: {note}" for note in (*found.notes, *found.warnings)]
+    return "\n".join(lines)
+
+
+def some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
