@@ -27,7 +27,7 @@ from graftwork.report.svg import (
     tag,
     whisker,
 )
-from graftwork.report.words import percent
+from graftwork.report.words import metric_name, percent
 
 COLOURS = 8
 MAP_CLASSES = 20
@@ -59,7 +59,7 @@ def models(scores: Sequence[Score]) -> tuple[list[Markup], Markup]:
         for t in axis.ticks(5)
     ]
     strips = [strip(*lines, _interval(axis, s.value, s.low, s.high)) for s in scores]
-    return strips, _axis_strip(axis, lambda value: percent(value, 0 if axis.high - axis.low > 0.05 else 1))
+    return strips, _axis_strip(axis, dict(_shares(axis)).__getitem__)
 
 
 def share_bar(score: Score) -> Markup:
@@ -81,13 +81,18 @@ def amount_bar(value: float, largest: float) -> Markup:
     )
 
 
+def measured(bins: Sequence[CalibrationBin]) -> list[CalibrationBin]:
+    """The bins that hold rows."""
+    return [b for b in bins if b.rows and math.isfinite(b.confidence) and math.isfinite(b.accuracy)]
+
+
 def calibration(bins: Sequence[CalibrationBin]) -> Markup:
     """Stated confidence against the share that was right; the diagonal is what it should be."""
     low = math.floor(10 * min(min(b.confidence, b.accuracy) for b in bins)) / 10
     low = max(0.0, min(low, 0.9))
     x = Axis(low, 1.0, LEFT, WIDTH - RIGHT)
     y = Axis(low, 1.0, HEIGHT - BOTTOM, TOP)
-    ticks = [(t, percent(t, 0)) for t in x.ticks(5)]
+    ticks = _shares(x)
     at = [(x.at(b.confidence), y.at(b.accuracy)) for b in bins]
     gaps = [
         tag("line", x1=px, x2=px, y1=y.at(b.confidence), y2=py, class_="gap")
@@ -119,9 +124,9 @@ def learning(curve: LearningCurve) -> Markup:
             x,
             y,
             _apart(x, [(float(s), str(s)) for s in sizes], 24),
-            [(t, percent(t, 0)) for t in y.ticks(5)],
+            _shares(y),
             "labels a class",
-            curve.metric.replace("_", " "),
+            metric_name(curve.metric),
         )
     ]
     for i, line in enumerate(curve.curves.values()):
@@ -280,6 +285,13 @@ def _axis_strip(axis: Axis, shown: Callable[[float], str]) -> Markup:
         height=18,
         class_="strip ticks",
     )
+
+
+def _shares(axis: Axis) -> list[tuple[float, str]]:
+    """Ticks as percentages, with a decimal only where the steps need one."""
+    ticks = axis.ticks(5)
+    whole = all(abs(100 * t - round(100 * t)) < 1e-6 for t in ticks)
+    return [(t, percent(t, 0 if whole else 1)) for t in ticks]
 
 
 def _apart(axis: Axis, ticks: list[tuple[float, str]], least: float) -> list[tuple[float, str]]:

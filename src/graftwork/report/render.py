@@ -90,7 +90,7 @@ def _sections(result: Result) -> dict[str, str]:
         ("data", "Data", True),
         ("confusion", "Confusions", answered),
         ("classes", "Classes", bool(result.assessment.classes)),
-        ("calibration", "Calibration", bool(result.assessment.calibration)),
+        ("calibration", "Calibration", bool(charts.measured(result.assessment.calibration))),
         ("curve", "Learning curve", result.curve is not None and any(result.curve.curves.values())),
         ("mistakes", "Mistakes", answered),
         ("map", "Map", result.map is not None and bool(charts.drawn(result.map))),

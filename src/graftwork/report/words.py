@@ -1,6 +1,7 @@
 """How the report writes numbers and other people's text."""
 
 import math
+import re
 import unicodedata
 
 from markupsafe import Markup, escape
@@ -10,17 +11,11 @@ from graftwork.records import Score
 SHARES = frozenset({"accuracy", "balanced_accuracy", "macro_f1", "f1", "recall", "precision"})
 """Metrics that are written as a percentage; the others keep three decimals."""
 
-TITLES = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "macro_f1": "Macro-F1",
-    "log_loss": "Log-loss",
-    "calibration_error": "Calibration error",
-    "auroc": "AUROC",
-}
+NAMES = {"log_loss": "log-loss", "macro_f1": "macro-F1", "auroc": "AUROC"}
 LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error"})
 UNMEASURED = "n/a"
 _KEPT_FORMATS = "\u200c\u200d"  # the joiners that Persian, Indic scripts and emoji are written with
+_MINUS = re.compile(r"(?<![^\s(])-(?=\d)")
 _STACK = 4  # no living script puts more marks on one letter
 
 
@@ -79,7 +74,7 @@ def between(metric: str, score: Score) -> str:
 
 def sentence(said: str, headline: str) -> str:
     """`said` as a sentence of its own below a headline that already says how it begins."""
-    shown = visible(said).removeprefix(f"{headline}:").strip()
+    shown = _MINUS.sub("−", visible(said)).removeprefix(f"{headline}:").strip()
     return shown[:1].upper() + shown[1:].rstrip(".") + "."
 
 
@@ -88,8 +83,15 @@ def level(share: float) -> str:
     return f"{100 * share:.4g}%"
 
 
+def metric_name(metric: str) -> str:
+    """As it stands within a sentence: balanced accuracy, macro-F1."""
+    return NAMES.get(metric, visible(metric).replace("_", " "))
+
+
 def metric_title(metric: str) -> str:
-    return TITLES.get(metric, visible(metric).replace("_", " "))
+    """As it begins a line."""
+    name = metric_name(metric)
+    return name[:1].upper() + name[1:]
 
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
