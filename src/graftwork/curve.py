@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graftwork.evaluation import measure
+from graftwork.folds import turns
 from graftwork.intervals import Floats
 from graftwork.records import CurvePoint, LearningCurve, Metric, Notify, Progress, silent
 from graftwork.rows import IntArray
@@ -98,18 +99,9 @@ def draw_rows(codes: IntArray, groups: IntArray | None, per_class: int, seed: in
     for code in np.unique(codes):
         members = order[codes[order] == code]
         if groups is not None:
-            members = members[np.argsort(_turn(groups[members]), kind="stable")]
+            members = members[np.argsort(turns(groups[members]), kind="stable")]
         chosen.append(members[:per_class])
     return np.sort(np.concatenate(chosen)).astype(np.int64)
-
-
-def _turn(groups: IntArray) -> IntArray:
-    """For each row, how many rows of its group come before it."""
-    order = np.argsort(groups, kind="stable")
-    _, first, sizes = np.unique(groups[order], return_index=True, return_counts=True)
-    turn = np.empty(len(groups), dtype=np.int64)
-    turn[order] = np.arange(len(groups)) - np.repeat(first, sizes)
-    return turn
 
 
 def _sizes(codes: IntArray) -> list[int]:

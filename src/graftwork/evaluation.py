@@ -213,7 +213,9 @@ def _auroc(truth: IntArray, probabilities: Floats, groups: IntArray | None, leve
         contributions += (beats - area) / np.where(mine, positive, negative) / len(present)
         sure += min(positive, negative)
     value = float(np.mean(areas))
-    low, high = effective_wilson(value, contributions, groups, min(float(rows), sure), level)
+    # perfect order shows no variance: as if each row of a smaller side were one trial
+    at_most = min(float(rows), sure) if not contributions.any() else np.inf
+    low, high = effective_wilson(value, contributions, groups, at_most, level)
     return Score("auroc", value, low, high, rows, level)
 
 

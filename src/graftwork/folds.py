@@ -52,6 +52,15 @@ def repeated(codes: IntArray, groups: IntArray | None, k: int, repeats: int, see
     return [fold for each in seeds for fold in folds(codes, groups, k, int(each))]
 
 
+def turns(ids: IntArray) -> IntArray:
+    """For each row (rows,), how many rows of the same id come before it."""
+    order = np.argsort(ids, kind="stable")
+    _, first, sizes = np.unique(ids[order], return_index=True, return_counts=True)
+    turn = np.empty(len(ids), dtype=np.int64)
+    turn[order] = np.arange(len(ids)) - np.repeat(first, sizes)
+    return turn
+
+
 def _deal(codes: IntArray, together: IntArray, k: int, rng: np.random.Generator) -> IntArray:
     """(groups,) the fold of each group: largest first, each where its classes are scarcest.
 
