@@ -139,6 +139,13 @@ def _convolution(
     return nn.Sequential(*layers, nn.ReLU(inplace=True)) if active else nn.Sequential(*layers)
 
 
+def channels_last(network: nn.Module) -> None:
+    """Lay the convolutions' weights out channels last, in place: quicker on processors."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+
+
 def folded(trunk: nn.Sequential) -> nn.Sequential:
     """A copy in eval mode with every batch normalisation folded into the convolution before it."""
     copy = deepcopy(trunk).eval()

@@ -1,0 +1,267 @@
+"""The compact network as a backbone: a source made by `graft pretrain`, or one that `scratch` trained.
+
+A picture is either ink on a ground (a letter, a digit, a drawing) or anything else. Of ink only the
+shape matters: the ground is the median of the picture's border and becomes black, the ink becomes
+white whatever it was, and the square around the ink, with a margin, is resized to the network's
+input. Any other picture is resized whole. Which of the two is part of the config and the fingerprint.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from math import ceil, floor
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from graftwork.backbones.base import BackboneState
+from graftwork.errors import ArtefactError, Unreadable
+from graftwork.images import decode
+from graftwork.networks import CompactConfig, CompactNet, channels_last, folded
+from graftwork.records import Extraction, Features, Notify, Progress, silent
+from graftwork.rows import Kind, Rows
+from graftwork.sources import COMPACT, Source
+
+VERSION = 1
+"""Of the preparation below; part of the fingerprint."""
+
+_BATCH = 16
+_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How a picture becomes the network's input.
+
+    frame: "ink" (the square around the ink, the ink white on black) or "whole" (squeezed to a square).
+    margin: added around the ink, as a share of its longer side. threshold: what counts as ink, as a
+    share of the strongest.
+    """
+
+    frame: Literal["ink", "whole"]
+    margin: float = 0.14
+    threshold: float = 0.15
+
+    @classmethod
+    def from_json(cls, config: Mapping[str, Any]) -> Self:
+        """Raises ArtefactError where the config is not one of this preparation."""
+        try:
+            found = cls(**config)
+        except TypeError as error:
+            raise ArtefactError(f"the preparation of a compact network is incomplete ({error})") from error
+        if found.frame not in ("ink", "whole"):
+            raise ArtefactError(
+                f"the preparation of a compact network has frame {found.frame!r}; expected 'ink' or 'whole'. "
+                "Was it made by a newer graftwork? Install that one"
+            )
+        return found
+
+
+def prepare(image: Image.Image, config: CompactConfig, preparation: Preparation) -> NDArray[np.uint8]:
+    """A decoded RGB picture -> (channels, size, size) uint8, as the network takes it (divided by 255)."""
+    size = config.size
+    if preparation.frame == "whole":
+        mode = "L" if config.channels == 1 else "RGB"
+        resized = np.asarray(image.convert(mode).resize((size, size), Image.Resampling.BILINEAR))
+        return resized[None] if config.channels == 1 else np.ascontiguousarray(resized.transpose(2, 0, 1))
+    framed = _framed(ink(np.asarray(image.convert("L"), dtype=np.float32)), size, preparation)
+    return np.repeat(framed[None], config.channels, axis=0)
+
+
+def ink(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(high, wide) of any range -> 0 on the ground, 1 at the strongest ink; all 0 where there is none."""
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    ground = np.float32(np.median(border))
+    bright = grey.max() - ground >= ground - grey.min()
+    strength = np.maximum(grey - ground if bright else ground - grey, 0)
+    top = strength.max()
+    return np.asarray(strength / top if top > 0 else strength, dtype=np.float32)
+
+
+def _framed(strength: NDArray[np.float32], size: int, preparation: Preparation) -> NDArray[np.uint8]:
+    """The square around the ink, resized to (size, size) uint8."""
+    inked = strength > preparation.threshold
+    if not inked.any():
+        return np.zeros((size, size), dtype=np.uint8)
+    down, across = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
+    top, bottom, left, right = down[0], down[-1] + 1, across[0], across[-1] + 1
+    half = max(bottom - top, right - left) * (1 + preparation.margin) / 2
+    y, x = (top + bottom) / 2, (left + right) / 2
+    # one pixel more on each side than the square, so that its edge is interpolated and not repeated
+    high, wide = strength.shape
+    y0, y1, x0, x1 = floor(y - half) - 1, ceil(y + half) + 1, floor(x - half) - 1, ceil(x + half) + 1
+    within = strength[max(y0, 0) : y1, max(x0, 0) : x1]
+    window = np.pad(within, ((max(-y0, 0), max(y1 - high, 0)), (max(-x0, 0), max(x1 - wide, 0))))
+    box = (x - half - x0, y - half - y0, x + half - x0, y + half - y0)
+    resized = Image.fromarray(window).resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(np.clip(np.rint(255 * np.asarray(resized)), 0, 255), dtype=np.uint8)
+
+
+def read_picture(rows: Rows, config: CompactConfig, preparation: Preparation, i: int) -> NDArray[np.uint8]:
+    """Row i decoded and prepared; raises Unreadable."""
+    # the ink may fill a small part of a large picture
+    wanted = config.size * (4 if preparation.frame == "ink" else 2)
+    return prepare(decode(rows.column.read(i), wanted), config, preparation)
+
+
+@dataclass(frozen=True)
+class Compact:
+    """A compact network without its classifier: pictures -> pooled features.
+
+    arrays: the network's weights by name, float32. source: where they come from, None where they
+    were trained here and belong to the model.
+    """
+
+    config: CompactConfig
+    preparation: Preparation
+    arrays: Mapping[str, NDArray[np.float32]]
+    source: Source | None = None
+
+    @property
+    def kind(self) -> Kind:
+        return "image"
+
+    @property
+    def width(self) -> int:
+        return self.config.features
+
+    @cached_property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(json.dumps(self._described(), sort_keys=True).encode())
+        if self.source is not None:
+            digest.update(self.source.weights_sha256.encode())
+        else:
+            for name in sorted(self.arrays):
+                digest.update(name.encode())
+                digest.update(np.ascontiguousarray(self.arrays[name]).tobytes())
+        return digest.hexdigest()
+
+    def features(self, rows: Rows, notify: Notify = silent) -> Features:
+        """Features (rows, width); a picture that cannot be read is named and holds NaN."""
+        begun = time.perf_counter()
+        values = np.full((len(rows), self.width), np.nan, dtype=np.float32)
+        unreadable: dict[int, str] = {}
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            for start in range(0, len(rows), _CHUNK):
+                index = range(start, min(start + _CHUNK, len(rows)))
+                found = list(pool.map(partial(self._read, rows), index))
+                unreadable |= {i: said for i, said in zip(index, found, strict=True) if isinstance(said, str)}
+                readable = [i for i in index if i not in unreadable]
+                if readable:
+                    pictures = [picture for picture in found if not isinstance(picture, str)]
+                    values[readable] = self.run(np.stack(pictures))
+                notify(Progress("features", index.stop, len(rows)))
+        seconds = time.perf_counter() - begun
+        record = Extraction(len(rows), len(rows), 0, seconds, runtime="torch", precision="float32")
+        return Features({"pooled": values}, unreadable, record)
+
+    def run(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Prepared pictures (n, channels, size, size) -> features (n, width).
+
+        Every batch has the same shape, filled up with black: an answer must not depend on how many
+        pictures were asked about together.
+        """
+        out = np.empty((len(pictures), self.width), dtype=np.float32)
+        batch = torch.zeros(_BATCH, *pictures.shape[1:]).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            for start in range(0, len(pictures), _BATCH):
+                part = pictures[start : start + _BATCH]
+                batch.zero_()
+                batch[: len(part)] = torch.from_numpy(part) / 255
+                out[start : start + len(part)] = self._network.features(batch).numpy()[: len(part)]
+        return out
+
+    def state(self) -> BackboneState:
+        if self.source is not None:
+            return BackboneState("compact", {"version": VERSION}, {}, self.source)
+        return BackboneState("compact", {"version": VERSION, **self._described()}, self.arrays)
+
+    def _described(self) -> dict[str, Any]:
+        network, preparation = self.config.to_json(), asdict(self.preparation)
+        return {"version": VERSION, "network": network, "preparation": preparation}
+
+    def _read(self, rows: Rows, i: int) -> NDArray[np.uint8] | str:
+        try:
+            return read_picture(rows, self.config, self.preparation, i)
+        except Unreadable as reason:
+            return str(reason)
+
+    @cached_property
+    def _network(self) -> CompactNet:
+        network = CompactNet(self.config, classes=1)
+        load(network, self.arrays)
+        network.trunk = folded(network.trunk)
+        channels_last(network)
+        return network.eval()
+
+
+def weights(network: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """What a network learnt below its classifier, by name."""
+    return {
+        name: value.detach().contiguous().numpy().copy()
+        for name, value in network.state_dict().items()
+        if not name.startswith("classifier.") and value.is_floating_point()
+    }
+
+
+def load(network: nn.Module, arrays: Mapping[str, NDArray[np.float32]]) -> None:
+    """Put such weights back; raises ArtefactError where they are not of this network."""
+    wanted = weights(network)
+    wrong = sorted(
+        name for name in wanted.keys() | arrays.keys()
+        if name not in wanted or name not in arrays or wanted[name].shape != arrays[name].shape
+    )  # fmt: skip
+    if wrong:
+        raise ArtefactError(
+            f"weights and config do not belong together: {len(wrong)} arrays differ, {wrong[0]!r} first; "
+            "restore both files from one place"
+        )
+    tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+    network.load_state_dict(tensors, strict=False)
+
+
+def open_compact(source: Source) -> Compact:
+    """The backbone in a source folder that `graft pretrain` wrote.
+
+    Raises ArtefactError where its files are damaged, altered or of a newer version.
+    """
+    from safetensors.numpy import load_file
+
+    source.verify()
+    described = source.json("config.json")
+    if described.get("model_type") != COMPACT or described.get("version") != VERSION:
+        raise ArtefactError(
+            f"{source.folder / 'config.json'} describes {described.get('model_type')!r} of version "
+            f"{described.get('version')}; this graftwork opens {COMPACT!r} of version {VERSION}"
+        )
+    arrays = load_file(source.folder / "model.safetensors")
+    arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
+    return Compact(*_configs(described), arrays, source)
+
+
+def restore(state: BackboneState) -> Compact:
+    """The backbone that gave `state`; raises ArtefactError for a state of another version."""
+    if state.config.get("version") != VERSION:
+        raise ArtefactError(
+            f"this model prepares pictures by version {state.config.get('version')}, this graftwork by "
+            f"{VERSION}; fit it again, or install the graftwork that saved it"
+        )
+    if state.source is not None:
+        return open_compact(state.source)
+    return Compact(*_configs(state.config), state.arrays)
+
+
+def _configs(described: Mapping[str, Any]) -> tuple[CompactConfig, Preparation]:
+    for part in ("network", "preparation"):
+        if not isinstance(described.get(part), Mapping):
+            raise ArtefactError(f"the config of a compact network lacks {part!r}; make the source again")
+    return CompactConfig.from_json(described["network"]), Preparation.from_json(described["preparation"])
