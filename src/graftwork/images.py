@@ -32,6 +32,9 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _LOOKS = (
+    (0, b"\xff\xd8\xff", "the beginning of a JPEG"),
+    (0, b"\x89PNG", "the beginning of a PNG"),
+    (0, b"GIF8", "the beginning of a GIF"),
     (0, b"%PDF", "a PDF document"),
     (0, b"PK\x03\x04", "a ZIP archive or an office document"),
     (0, b"\x1f\x8b", "a gzip archive"),
@@ -113,6 +116,8 @@ def _damage(error: BaseException) -> str:
 
 def _looks_like(content: bytes) -> str:
     head = content[:512]
+    if not any(head):
+        return "zero bytes"
     for offset, mark, name in _LOOKS:
         if head[offset:].startswith(mark):
             return name
@@ -123,8 +128,6 @@ def _looks_like(content: bytes) -> str:
         return "an SVG drawing; convert it to PNG"
     if not any(byte < 9 for byte in head):
         return "text"
-    if not any(head):
-        return "zero bytes"
     return "no known format"
 
 

@@ -193,10 +193,10 @@ class Dataset:
     """
 
     name: str
-    rows: Rows
-    target: Target
-    split: Split
-    groups: IntArray | None = None
+    rows: Rows = field(repr=False)
+    target: Target = field(repr=False)
+    split: Split = field(repr=False)
+    groups: IntArray | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:

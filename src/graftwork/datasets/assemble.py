@@ -35,9 +35,22 @@ def assemble(
     unlabelled = names.count(None)
     if unlabelled:
         said.append(f"{unlabelled} of {len(names)} rows have no label; they are kept as unlabelled")
-    split = Split(np.array(parts), "given" if "test" in parts else "none")
+    split, more = _split(parts, target.codes)
+    said += more
     ids = None if groups is None else _group_ids(groups)
     return Dataset(name, rows, target, split, ids, (*notes, *said))
+
+
+def _split(parts: Sequence[Part], codes: IntArray) -> tuple[Split, list[str]]:
+    """The user's split; a test part without labels is no test part, and its rows are just unlabelled."""
+    named = np.array(parts, dtype="<U10")
+    test = named == "test"
+    if not test.any() or (codes[test] != UNLABELLED).any():
+        return Split(named, "given" if test.any() else "none"), []
+    named[test] = "train"
+    return Split(named, "none"), [
+        f"the {np.count_nonzero(test)} rows of the test part have no labels to score"
+    ]
 
 
 def case_clashes(labels: Sequence[str]) -> tuple[tuple[str, ...], ...]:

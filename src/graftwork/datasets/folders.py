@@ -1,7 +1,6 @@
 """Folders of pictures: which files there are, and what their folders say of them."""
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -90,7 +89,7 @@ class Labelled:
     """Pictures with the label and the part that their folders give them."""
 
     files: list[Path]
-    labels: list[str]
+    labels: list[str | None]
     parts: list[Part]
     notes: tuple[str, ...]
 
@@ -98,39 +97,45 @@ class Labelled:
 def labelled_pictures(root: Path) -> Labelled:
     """Read a folder of class folders, or of train/, validation/, test/ each with class folders.
 
-    Raises RequestError where the folder has another shape.
+    Pictures beside the class folders have no label. Raises RequestError where the folder has another
+    shape.
     """
-    files: list[Path] = []
-    labels: list[str] = []
-    parts: list[Part] = []
     found = Found()
+    labels: list[str | None] = []
+    parts: list[Part] = []
     empty = []
     part_folders, notes = _part_folders(root)
     for part, top in part_folders:
-        for folder in subfolders(top):
-            members = find_pictures(folder, root, Found(side_files=found.side_files))
-            found.links_out += members.links_out
-            if not members.files:
+        for folder in [*subfolders(top), top]:
+            before = len(found.files)
+            find_pictures(folder, root, found, deep=folder != top)
+            count = len(found.files) - before
+            if not count and folder != top:
                 empty.append(readable_name(folder.relative_to(root)))
-            files += members.files
-            labels += [unicodedata.normalize("NFC", readable_name(Path(folder.name)))] * len(members.files)
-            parts += [part] * len(members.files)
-    if not files:
+            labels += [None if folder == top else readable_name(Path(folder.name))] * count
+            parts += [part] * count
+    if not any(label is not None for label in labels):
         raise _no_pictures(root, found)
     if empty:
         notes.append(f"no pictures in {', '.join(empty)}")
-    return Labelled(files, labels, parts, (*notes, *found.notes(root.name)))
+    return Labelled(found.files, labels, parts, (*notes, *found.notes(root.name)))
 
 
 def _part_folders(root: Path) -> tuple[list[tuple[Part, Path]], list[str]]:
     """(part, folder of class folders) pairs; without part folders, the root holds the training rows."""
     inside = subfolders(root)
-    parts = [(part, folder) for part, folder in _named_parts(inside) if subfolders(folder)]
-    if not any(part == "train" for part, _ in parts):
+    parts = list(_named_parts(inside))
+    # "train" may also be a kind of vehicle: as a part it holds class folders
+    if not any(part == "train" and subfolders(folder) for part, folder in parts):
         _refuse_nested(root, inside)
+        if parts and len(parts) == len(inside):
+            raise RequestError(
+                f"{root} holds {_names(inside)} without class folders; expected one folder a class in "
+                "each, or a table that names the files (--file) and their labels"
+            )
         return [("train", root)], []
-    rest = [folder.name for folder in inside if all(folder != top for _, top in parts)]
-    return parts, [f"folders beside train were left out: {', '.join(rest)}"] if rest else []
+    rest = [folder for folder in inside if part_named(folder.name) is None]
+    return parts, [f"folders beside train were left out: {_names(rest)}"] if rest else []
 
 
 def _named_parts(folders: list[Path]) -> Iterator[tuple[Part, Path]]:
@@ -144,18 +149,25 @@ def _refuse_nested(root: Path, inside: list[Path]) -> None:
     """Refuse a folder of data sets: its folders are no classes."""
     deeper = [f for f in inside if any(part == "train" for part, _ in _named_parts(subfolders(f)))]
     if deeper and len(deeper) == len(inside):
-        names = ", ".join(folder.name for folder in deeper)
         raise RequestError(
-            f"{root} holds {names}, each with its own train folder; expected one data set: "
+            f"{root} holds {_names(deeper)}, each with its own train folder; expected one data set: "
             f"point at one of them, such as {deeper[0]}"
         )
 
 
+def _names(folders: list[Path]) -> str:
+    return ", ".join(readable_name(Path(folder.name)) for folder in folders)
+
+
 def _no_pictures(root: Path, found: Found) -> RequestError:
-    loose = find_pictures(root, root, deep=False).files
-    if loose:
+    if found.links_out:
         return RequestError(
-            f"{root} holds {len(loose)} files and no class folders with pictures; "
+            f"{root} holds {found.links_out} links that lead out of it and no pictures; expected the "
+            "pictures themselves: copy them, or point at the folder that holds them"
+        )
+    if found.files:
+        return RequestError(
+            f"{root} holds {len(found.files)} files and no class folders with pictures; "
             "expected one folder a class, each with its pictures, or a table"
         )
     if found.side_files:

@@ -40,7 +40,7 @@ def kind_of(items: Sequence[Any]) -> Kind:
 
 def column_of(items: Sequence[Any], kind: Kind, folder: Path | None = None) -> Column:
     """A column of texts, or of pictures given as paths (relative to `folder`), bytes, PIL images,
-    {bytes, path} records, or uint8 or 0..1 arrays of shape (height, width[, 1, 3 or 4]).
+    {bytes, path} records, or arrays (0 to 255, or floats 0 to 1) of shape (height, width[, 1, 3 or 4]).
 
     Raises RequestError, naming the item, where one is none of these.
     """
@@ -52,12 +52,10 @@ def column_of(items: Sequence[Any], kind: Kind, folder: Path | None = None) -> C
 
 
 def name_of(item: Any, i: int) -> str:
-    """How the user knows the item: its path or the beginning of its text, else its number."""
+    """How the user knows the item: its path or its text, else its number."""
     if isinstance(item, Path):
         return readable_name(item)
-    if isinstance(item, str):
-        return item if len(item) <= 80 else f"{item[:77]}..."
-    return f"item {i + 1}"
+    return item if isinstance(item, str) else f"item {i + 1}"
 
 
 def _text(item: Any, i: int) -> str:
@@ -92,7 +90,8 @@ def _encoded(item: Any, i: int, folder: Path | None) -> bytes:
     if missing(item):
         return b""
     raise RequestError(
-        f"item {i + 1} is a {type(item).__name__}; expected a picture: a path, bytes, a PIL image or an array"
+        f"item {i + 1} is of type {type(item).__name__}; expected a text, or a picture: a path, bytes, a PIL "
+        "image or an array"
     )
 
 
@@ -114,18 +113,21 @@ def _file_of_picture(image: "Image") -> bytes:
 
 
 def _pixels(array: NDArray[Any], i: int) -> NDArray[np.uint8]:
-    """(h, w), (h, w, 1), (h, w, 3) or (h, w, 4); uint8, bool, or floats from 0 to 1."""
+    """(h, w), (h, w, 1), (h, w, 3) or (h, w, 4); bool, integers to 255, or floats from 0 to 1."""
     shaped = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
     if shaped.ndim == 2 or (shaped.ndim == 3 and shaped.shape[2] in (3, 4)):
         if shaped.size and shaped.dtype == np.uint8:
             return np.ascontiguousarray(shaped)
         if shaped.size and shaped.dtype == np.bool_:
             return shaped.astype(np.uint8) * np.uint8(255)
+        if shaped.size and np.issubdtype(shaped.dtype, np.integer):
+            if shaped.min() >= 0 and shaped.max() <= 255:
+                return shaped.astype(np.uint8)
         if shaped.size and np.issubdtype(shaped.dtype, np.floating):
             if shaped.min() >= 0 and shaped.max() <= 1:
                 return np.asarray((shaped * 255).round(), dtype=np.uint8)
     span = f" from {array.min():g} to {array.max():g}" if array.size and array.dtype.kind in "fiu" else ""
     raise RequestError(
         f"item {i + 1} is an array of shape {array.shape} and type {array.dtype}{span}; expected "
-        "(height, width) or (height, width, 3) as uint8, or as floats from 0 to 1"
+        "(height, width) or (height, width, 3), as integers from 0 to 255 or floats from 0 to 1"
     )

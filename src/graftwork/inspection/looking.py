@@ -51,7 +51,7 @@ def inspect(
         exact=exact,
         near=_less(_repeats(dataset, groups), exact),
         oversized=oversized,
-        conflicts=_conflicts(dataset, equal),
+        conflicts=_conflicts(dataset, groups),
         absent=_absent(dataset),
         elongated=elongated,
         clashes=case_clashes(dataset.labels),
@@ -194,12 +194,12 @@ def _less(all_: Repeats, exact: Repeats) -> Repeats:
     return Repeats(all_.within - exact.within, tuple(leaks))
 
 
-def _conflicts(dataset: Dataset, equal: IntArray) -> tuple[tuple[tuple[str, str], ...], ...]:
+def _conflicts(dataset: Dataset, groups: IntArray) -> tuple[tuple[tuple[str, str], ...], ...]:
     codes = dataset.target.codes
     labelled = np.flatnonzero(codes != UNLABELLED)
     found = []
-    order = labelled[np.argsort(equal[labelled], kind="stable")]
-    edges = np.flatnonzero(np.diff(equal[order])) + 1
+    order = labelled[np.argsort(groups[labelled], kind="stable")]
+    edges = np.flatnonzero(np.diff(groups[order])) + 1
     for members in np.split(order, edges):
         if len(members) > 1 and len(np.unique(codes[members])) > 1:
             found.append(tuple((dataset.rows.names[i], dataset.labels[codes[i]]) for i in members))

@@ -33,9 +33,10 @@ class Inspection:
 
     imbalance: rows of the largest training class over the mean of the others. near: rows alike but
     not equal; oversized: sizes of sets of near-duplicates too large to be believed, which are not
-    kept together. conflicts: equal contents under different labels, as (name, label) sets. absent:
-    (part, label) without a row. elongated: share of pictures at least half as long again as wide or
-    the reverse (None for texts). groups: (rows,) ids of duplicates, exact or near, for `prepare`.
+    kept together. conflicts: equal or nearly equal contents under different labels, as (name, label)
+    sets. absent: (part, label) without a row. elongated: share of pictures whose one side is more
+    than half as long again as the other (None for texts). clashes: labels that differ only by case or
+    space. groups: (rows,) ids of duplicates, exact or near, for `prepare`.
     """
 
     name: str

@@ -31,7 +31,9 @@ def warnings_of(found: Inspection) -> list[str]:
     said += _said_of_repeats(found)
     if found.conflicts:
         first = " and ".join(f"{name} ({label})" for name, label in found.conflicts[0][:3])
-        said.append(f"equal contents under different labels: {len(found.conflicts)}, such as {first}")
+        said.append(
+            f"equal or nearly equal contents under different labels: {len(found.conflicts)}, such as {first}"
+        )
     if found.elongated is not None and found.elongated >= _MANY:
         said.append(
             f"{found.elongated:.0%} of the pictures are elongated: --resize fit keeps what cropping loses"
