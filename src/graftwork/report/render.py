@@ -114,6 +114,8 @@ def _all(result: Result) -> list[Assessment]:
 def advice(result: Result) -> list[tuple[str, str | None]]:
     """What to do now, where transfer did not help: (sentence, command or None)."""
     verdict = result.verdict
+    if verdict is None and result.source is None:
+        return []
     if verdict is None:
         return [
             ("Only a comparison on the same rows can tell:", "graft fit DATA -o ARTEFACT --baselines all")

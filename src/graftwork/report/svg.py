@@ -80,13 +80,13 @@ def picture(key: str, title: str, description: str, *marks: Markup, height: floa
     """A drawing with a name and a description for those who do not see it."""
     return tag(
         "svg",
-        tag("title", title, id=f"{key}-title"),
-        tag("desc", description, id=f"{key}-desc"),
+        tag("title", title, id=f"{key}-chart-title"),
+        tag("desc", description, id=f"{key}-chart-desc"),
         *marks,
         class_="chart",
         viewBox=f"0 0 {WIDTH:g} {height:g}",
         role="img",
-        aria_labelledby=f"{key}-title {key}-desc",
+        aria_labelledby=f"{key}-chart-title {key}-chart-desc",
     )
 
 
