@@ -120,23 +120,25 @@ def _likelihood(
     """Weighted negative log-likelihood summed over the models, and its gradient, a block at a time."""
     models = used.shape[1]
     turned = rows.into(parameters[:-1])
+    offsets = parameters[-1].astype(rows.dtype)[:, None]
     sums = np.zeros((len(turned), models * classes))
     intercepts, value = np.zeros(models * classes), 0.0
     for index in blocks(len(codes)):
         block = rows.block(index)
-        scores = (block @ turned + parameters[-1].astype(rows.dtype)).reshape(-1, models, classes)
-        scores -= scores.max(axis=2, keepdims=True)
-        truth = np.take_along_axis(scores, codes[index, None, None], axis=2)[..., 0]
+        # rows last: sums over a handful of classes are slow along the fast axis
+        scores = (turned.T @ block.T + offsets).reshape(models, classes, -1)
+        scores -= scores.max(axis=1, keepdims=True)
+        place = codes[index], np.arange(scores.shape[2])
+        truth = scores[:, *place]
         np.exp(scores, out=scores)
-        mass = scores.sum(axis=2)
-        weights = (used[index] * rows.spectrum.weights[index, None]).astype(rows.dtype)
+        mass = scores.sum(axis=1)
+        weights = (used[index] * rows.spectrum.weights[index, None]).T.astype(rows.dtype)
         value += float(np.sum(weights * (np.log(mass) - truth), dtype=np.float64))
-        scores *= (weights / mass)[..., None]
-        picked = np.take_along_axis(scores, codes[index, None, None], axis=2) - weights[..., None]
-        np.put_along_axis(scores, np.broadcast_to(codes[index, None, None], picked.shape), picked, axis=2)
-        flat = scores.reshape(len(block), -1)
-        sums += block.T @ flat
-        intercepts += flat.sum(axis=0, dtype=np.float64)
+        scores *= (weights / mass)[:, None]
+        scores[:, *place] -= weights
+        flat = scores.reshape(models * classes, -1)
+        sums += (flat @ block).T
+        intercepts += flat.sum(axis=1, dtype=np.float64)
     return value, np.vstack([rows.back(sums), intercepts])
 
 

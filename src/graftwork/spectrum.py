@@ -9,7 +9,7 @@ Notation: x~ = sqrt(w) (x - mean) are the weighted centred rows, x~ = U diag(val
 H = U diag(shrink) U' is the whole hat matrix (the 1/N of the mean included).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,15 +60,6 @@ class Spectrum:
         """Rows of U, (n, k + 1); the last column is the intercept's."""
         intercept = np.sqrt(self.weights[index] / self.total)
         return np.column_stack([self.centred(index) @ (self.directions / self.values), intercept])
-
-    def loadings(self, targets: Float64) -> Float64:
-        """U' diag(sqrt(w)) targets: (N, m) -> (k + 1, m)."""
-        sums = np.zeros((len(self.mean), targets.shape[1]))
-        weighted = np.sqrt(self.weights)[:, None] * targets
-        for rows in blocks(len(targets)):
-            sums += self.centred(rows).T @ weighted[rows]
-        intercept = (np.sqrt(self.weights / self.total) @ weighted)[None]
-        return np.vstack([(self.directions / self.values).T @ sums, intercept])
 
     def shrink(self, strength: float) -> Float64:
         """s^2 / (s^2 + strength) of each direction, 1 for the intercept: (k + 1,)."""
@@ -161,6 +152,21 @@ def indicators(codes: IntArray, classes: int) -> Float64:
     return np.asarray(codes[:, None] == np.arange(classes), dtype=np.float64)
 
 
+def class_loadings(spectrum: Spectrum, labellings: IntArray, classes: int) -> Float64:
+    """U' diag(sqrt(w)) of the class indicators: labellings (L, N) -> (L, k + 1, classes), in one pass."""
+    many = len(labellings)
+    sums = np.zeros((len(spectrum.mean), many * classes))
+    counts = np.zeros(many * classes)
+    for rows in blocks(labellings.shape[1]):
+        marks = np.concatenate([indicators(codes[rows], classes) for codes in labellings], axis=1)
+        counts += spectrum.weights[rows] @ marks
+        marks *= np.sqrt(spectrum.weights[rows])[:, None]
+        sums += spectrum.centred(rows).T @ marks
+    turned = (spectrum.directions / spectrum.values).T @ sums
+    loadings = np.vstack([turned, counts / np.sqrt(spectrum.total)])
+    return np.ascontiguousarray(loadings.reshape(-1, many, classes).transpose(1, 0, 2))
+
+
 def class_weights(spectrum: Spectrum, codes: IntArray, classes: int) -> Float64:
     """(classes,) weight of each class's rows."""
     return np.bincount(codes, spectrum.weights, classes).astype(np.float64)
@@ -170,7 +176,7 @@ def class_weights(spectrum: Spectrum, codes: IntArray, classes: int) -> Float64:
 class LeftOut:
     """What heads fitted without a row's group say of the row.
 
-    rows (n,): which rows were asked. ridge and discriminant: (strengths, n, classes) float32;
+    rows (n,): which rows were asked, rising. ridge and discriminant: (strengths, n, classes) float32;
     discriminant logits are those of Gaussian classes with one covariance, uncalibrated.
     """
 
@@ -179,52 +185,64 @@ class LeftOut:
     discriminant: NDArray[np.float32]
 
 
-def left_out(
-    spectrum: Spectrum,
-    codes: IntArray,
-    classes: int,
-    strengths: Float64,
-    groups: IntArray,
-    rows: IntArray | None = None,
-) -> LeftOut:
-    """Exact leave-one-group-out answers of ridge and of the discriminant, for every strength.
+Held = tuple[IntArray, Float64]
+"""Groups of equal size that leave in turn: row numbers (groups, size), and their rows of U."""
 
-    Closed form: the residuals without group g are (I - H_gg)^-1 e_g. The strength and the row
-    weights stay as they are when a group leaves. `rows` asks for some rows only; groups then count
-    as they are cut by `rows`, so hand over whole groups.
+
+def held_groups(
+    spectrum: Spectrum, groups: IntArray, rows: IntArray | None = None, classes: int = 2
+) -> Iterator[Held]:
+    """The groups among `rows` (all by default), for `left_out`; rows of a group not asked for stay in.
+
+    A list of it serves many labellings; read as it comes it holds one block of rows at a time.
     """
-    asked = np.arange(len(codes)) if rows is None else rows
-    order = np.argsort(asked, kind="stable")
-    loadings = spectrum.loadings(indicators(codes, classes))
-    shape = (len(strengths), len(asked), classes)
-    ridge, discriminant = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    place = np.empty(len(codes), dtype=np.int64)
-    place[asked[order]] = order
-    for members in _batches(asked, groups, classes, spectrum.rank):
-        basis = spectrum.basis(members.ravel()).reshape(*members.shape, -1)
-        root = np.sqrt(spectrum.weights[members])[..., None]
-        held = root * indicators(codes[members.ravel()], classes).reshape(*members.shape, classes)
-        where = place[members]
-        for p, strength in enumerate(strengths):
-            answers, inner = _leave(basis, held, spectrum.shrink(strength), loadings)
-            values = answers / root
-            ridge[p, where] = values
-            counts, total = _remaining(spectrum, codes, classes, held, root)
-            discriminant[p, where] = _gaussian(values, inner, counts, total)
-    return LeftOut(asked, ridge, discriminant)
-
-
-def _batches(asked: IntArray, groups: IntArray, classes: int, rank: int) -> Iterator[IntArray]:
-    """Groups of equal size stacked: (groups, size) row numbers, at most about BLOCK rows each."""
+    asked = np.arange(len(groups)) if rows is None else rows
     order = asked[np.argsort(groups[asked], kind="stable")]
     _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
     for size in np.unique(sizes):
         same = starts[sizes == size]
         members = order[same[:, None] + np.arange(size)]
-        # the (classes, classes) matrix of every group bounds the batch too
+        # the (classes, classes) matrix of every group bounds the block too
         count = max(1, min(BLOCK // int(size), 4_000_000 // classes**2))
         for part in blocks(len(members), count):
-            yield members[part]
+            basis = spectrum.basis(members[part].ravel())
+            yield members[part], basis.reshape(*members[part].shape, -1)
+
+
+def left_out(
+    spectrum: Spectrum,
+    codes: IntArray,
+    classes: int,
+    strengths: Float64,
+    held: Iterable[Held],
+    loadings: Float64 | None = None,
+) -> LeftOut:
+    """Exact leave-one-group-out answers of ridge and of the discriminant, for every strength.
+
+    Closed form: the residuals without group g are (I - H_gg)^-1 e_g. Strengths and row weights stay
+    as they are when a group leaves. loadings: of the classes' indicators, where they are known.
+    """
+    known = class_loadings(spectrum, codes[None], classes)[0] if loadings is None else loadings
+    counts, rows = class_weights(spectrum, codes, classes), []
+    ridge, discriminant = [], []
+    for members, basis in held:
+        root = np.sqrt(spectrum.weights[members])[..., None]
+        own = root * indicators(codes[members.ravel()], classes).reshape(*members.shape, classes)
+        left = np.maximum(counts - (own * root).sum(1), 0.0), spectrum.total - (root**2).sum(1)
+        pairs = [_leave(basis, own, spectrum.shrink(strength), known) for strength in strengths]
+        flat = (len(strengths), members.size, classes)
+        values = [answers / root for answers, _ in pairs]
+        logits = [_gaussian(v, inner, *left) for v, (_, inner) in zip(values, pairs, strict=True)]
+        ridge.append(np.reshape(np.asarray(values, np.float32), flat))
+        discriminant.append(np.reshape(np.asarray(logits, np.float32), flat))
+        rows.append(members.ravel())
+    numbers = np.concatenate(rows)
+    order = np.argsort(numbers)
+    return LeftOut(
+        numbers[order],
+        np.concatenate(ridge, axis=1)[:, order],
+        np.concatenate(discriminant, axis=1)[:, order],
+    )
 
 
 def _leave(basis: Float64, held: Float64, shrink: Float64, loadings: Float64) -> tuple[Float64, Float64]:
@@ -233,36 +251,31 @@ def _leave(basis: Float64, held: Float64, shrink: Float64, loadings: Float64) ->
     All in rows scaled by sqrt(w). held: the groups' own targets. With S = I - H_gg the answers are
     P = Y - S^-1 (Y - F), and the rest loses Y'F + F'Y - Y'HY - (F - HY)'P.
     """
-    fitted = basis @ (shrink[:, None] * loadings)
-    flipped = np.swapaxes(basis, -1, -2)
-    answers = held - _solve(basis, flipped, shrink, held - fitted)
-    own = basis @ (shrink[:, None] * (flipped @ held))
-    transposed = np.swapaxes(held, -1, -2)
-    cross = transposed @ fitted
-    inner = loadings.T @ (shrink[:, None] * loadings) - cross - np.swapaxes(cross, -1, -2)
-    return answers, inner + transposed @ own + np.swapaxes(fitted - own, -1, -2) @ answers
-
-
-def _solve(basis: Float64, flipped: Float64, shrink: Float64, residuals: Float64) -> Float64:
-    """(I - U D U')^-1 residuals, in the smaller of group size and rank."""
-    size, rank = basis.shape[-2:]
+    groups, size, width = basis.shape
+    fitted = (basis.reshape(-1, width) @ (shrink[:, None] * loadings)).reshape(groups, size, -1)
     if size == 1:
-        return np.asarray(residuals / (1.0 - (basis**2) @ shrink)[..., None])
-    if size <= rank:
-        return np.asarray(np.linalg.solve(np.eye(size) - (basis * shrink) @ flipped, residuals))
+        leverage = ((basis.reshape(-1, width) ** 2) @ shrink)[:, None, None]
+        answers = held - (held - fitted) / (1.0 - leverage)
+        own = leverage * held
+    else:
+        own = basis @ (shrink[:, None] * (np.swapaxes(basis, 1, 2) @ held))
+        answers = held - _solve(basis, shrink, held - fitted)
+    cross = np.swapaxes(held, 1, 2) @ fitted
+    inner = loadings.T @ (shrink[:, None] * loadings) - cross - np.swapaxes(cross, 1, 2)
+    inner += np.swapaxes(held, 1, 2) @ own + np.swapaxes(fitted - own, 1, 2) @ answers
+    return answers, inner
+
+
+def _solve(basis: Float64, shrink: Float64, residuals: Float64) -> Float64:
+    """(I - U D U')^-1 residuals, in the smaller of group size and rank."""
+    size, rank = basis.shape[1:]
     scaled = basis * np.sqrt(shrink)
-    across = np.swapaxes(scaled, -1, -2)
+    across = np.swapaxes(scaled, 1, 2)
+    if size <= rank:
+        return np.asarray(np.linalg.solve(np.eye(size) - scaled @ across, residuals))
     return np.asarray(
         residuals + scaled @ np.linalg.solve(np.eye(rank) - across @ scaled, across @ residuals)
     )
-
-
-def _remaining(
-    spectrum: Spectrum, codes: IntArray, classes: int, held: Float64, root: Float64
-) -> tuple[Float64, Float64]:
-    """Class weights (groups, classes) and total weight (groups, 1) without each group."""
-    counts = class_weights(spectrum, codes, classes) - (held * root).sum(-2)
-    return np.maximum(counts, 0.0), spectrum.total - (root**2).sum(-2)
 
 
 def _gaussian(values: Float64, inner: Float64, counts: Float64, total: Float64) -> Float64:
@@ -297,7 +310,7 @@ def discriminant(
 
     S_w is the within-class scatter; priors are the classes' shares of the weight.
     """
-    loadings = spectrum.loadings(indicators(codes, classes))
+    loadings = class_loadings(spectrum, codes[None], classes)[0]
     inner = loadings.T @ (spectrum.shrink(strength)[:, None] * loadings)
     counts = class_weights(spectrum, codes, classes)
     total = np.array([spectrum.total])

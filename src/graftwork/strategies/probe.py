@@ -24,8 +24,10 @@ from graftwork.spectrum import (
     Float64,
     Spectrum,
     blocks,
+    class_loadings,
     discriminant,
     factorise,
+    held_groups,
     indicators,
     left_out,
 )
@@ -42,7 +44,7 @@ FEW = 10
 """Mean labels a class up to which a centroid is worth trying."""
 PRIOR_ROWS = 50.0
 """How many rows the mean spread counts for, against each feature's own."""
-LOOSE, TIGHT = 1e-3, 1e-4
+LOOSE, TIGHT = 3e-3, 1e-4
 """Gradient tolerance of the folds' models, which only choose, and of the model that is kept."""
 
 
@@ -144,7 +146,8 @@ class Fitting:
         strengths = self.spectrum.strengths(CLOSED_FORM)
         # with many classes a group's C x C system costs more than its rows: leave several out at once
         groups = merged(self.task.groups, self.asked, max(1, classes // 16), self.task.seed)
-        answers = left_out(self.spectrum, codes, classes, strengths, groups, self.asked)
+        held = held_groups(self.spectrum, groups, self.asked, classes)
+        answers = left_out(self.spectrum, codes, classes, strengths, held)
         for head in ("ridge", "discriminant"):
             if choice in ("auto", head):
                 path = answers.ridge if head == "ridge" else answers.discriminant
@@ -161,7 +164,7 @@ class Fitting:
     def fit_closed_form(self, head: str, strength: float, heat: float) -> Head:
         codes, classes = self.task.codes, self.classes
         if head == "ridge":
-            loadings = self.spectrum.loadings(indicators(codes, classes))
+            loadings = class_loadings(self.spectrum, codes[None], classes)[0]
             return LinearHead.of(self.task.labels, *self.spectrum.linear(loadings, strength), heat)
         return LinearHead.of(self.task.labels, *discriminant(self.spectrum, codes, classes, strength), heat)
 
