@@ -231,7 +231,7 @@ def _calibration(
     # a replicate carries the noise twice, the sample's and its own: take it off twice
     replicates = _gap(resampled_sums(columns, groups, seed), 2)
     observations = len(truth) if groups is None else int(groups.max()) + 1
-    low, high = percentile(replicates, observations, level)
+    low, high = percentile(replicates, observations, observations, level)
     low, high = (0.0, 1.0) if observations < 2 else (min(low, value), max(high, value))
     return Score("calibration_error", value, low, high, len(truth), level)
 

@@ -154,17 +154,18 @@ def resampled_sums(columns: Floats, groups: IntArray | None, seed: int, draws: i
     return sums
 
 
-def percentile(replicates: Floats, observations: int, level: float) -> Interval:
+def percentile(replicates: Floats, observations: int, each: float, level: float) -> Interval:
     """Hesterberg's (2015) expanded percentile interval of bootstrap replicates (draws,).
 
-    The plain percentiles are too narrow for few observations (groups); the tail is chosen as
-    Phi(-t sqrt(G / (G - 1))) with Student's t of G - 1 degrees.
+    The plain percentiles are too narrow for few observations; the tail is Phi(-t sqrt(m / (m - 1)))
+    with Student's t of `observations` - 1 degrees. observations: rows, or groups. each, m above: how
+    many of them one term of the score rests on (all; a class's, where the score is a mean over classes).
     """
     from scipy.special import ndtr
 
     if observations < 2:
         return Interval(-1.0, 1.0)
-    stretch = np.sqrt(observations / (observations - 1))
-    tail = float(ndtr(-quantile(level, observations - 1) * stretch))
+    m = max(each, 2.0)
+    tail = float(ndtr(-quantile(level, observations - 1) * np.sqrt(m / (m - 1))))
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return Interval(float(low), float(high))
