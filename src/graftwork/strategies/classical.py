@@ -21,7 +21,6 @@ from graftwork.records import Metric, Notify
 from graftwork.rows import IntArray, Kind
 from graftwork.strategies.base import Task
 
-_TUNING_ROWS = 10_000
 _MANY_ROWS = 2_000
 
 
@@ -68,15 +67,13 @@ class Judged:
         return {**self.settings, "temperature": self.temperature, f"held_out_{metric}": self.value}
 
 
-def inner_folds(task: Task) -> list[Fold]:
-    """Folds for tuning over at most 10,000 rows; none where no class has two rows to part."""
-    rows = tuning_rows(task.groups, _TUNING_ROWS, task.seed)
-    k = choose_k(task.codes) if len(task.codes) <= _MANY_ROWS else 3
+def inner_folds(task: Task, rows: IntArray) -> list[Fold]:
+    """Folds of `rows` (positions among them); none where no class has two rows to part."""
+    k = choose_k(task.codes[rows]) if len(rows) <= _MANY_ROWS else 3
     try:
-        found = folds(task.codes[rows], task.groups[rows], k, task.seed)
+        return folds(task.codes[rows], task.groups[rows], k, task.seed)
     except RequestError:
         return []
-    return [(rows[train], rows[held]) for train, held in found]
 
 
 def tuning_rows(groups: IntArray, most: int, seed: int) -> IntArray:

@@ -13,7 +13,7 @@ from graftwork.model import Model
 from graftwork.records import Notify, Progress
 from graftwork.rows import IntArray
 from graftwork.strategies.base import Task
-from graftwork.strategies.classical import Judged, best, inner_folds, judge
+from graftwork.strategies.classical import Judged, best, inner_folds, judge, tuning_rows
 
 _VIEWS: tuple[tuple[View, ...], ...] = (("words",), ("words", "characters"))
 _PENALTIES = (0.3, 1.0, 3.0)
@@ -21,6 +21,7 @@ _MOST_SIGNS_IN_RUNS = 4_000_000
 """Characters of training text up to which runs of characters are counted: they take 40 bytes each."""
 _MOST_WEIGHTS = 1 << 24
 _MANY_ROWS = 1_000
+_TUNING_ROWS = 10_000
 
 Counted = dict[View, sparse.csr_array]
 
@@ -46,7 +47,8 @@ def fit_texts(task: Task, notify: Notify) -> Model:
 
 def _choose(task: Task, counted: Counted, notify: Notify) -> Judged:
     """The n-grams that do best on held-out rows, then the penalty; fixed ones where none can be held out."""
-    splits = inner_folds(task)
+    rows = tuning_rows(task.groups, _TUNING_ROWS, task.seed)
+    splits = [(rows[train], rows[held]) for train, held in inner_folds(task, rows)]
     if not splits:
         return Judged({"views": list(counted), "penalty": _PENALTIES[1]}, None, 0.0, 1.0)
     views = [views for views in _VIEWS if set(views) <= set(counted)]
