@@ -224,25 +224,40 @@ def _calibration(
 ) -> Score:
     """Debiased root-mean-square gap between stated and true confidence (Kumar, Liang and Ma 2019).
 
-    sum over bins of n_b / n ((conf - acc)^2 - acc (1 - acc) / (n_b - 1)), its root where positive.
+    sum over bins of n_b / n ((conf - acc)^2 - acc (1 - acc) / (n_b - 1)), its root where positive; the
+    subtracted noise of each bin is scaled by its design effect where rows are grouped.
     """
     columns = _bin_columns(truth, probabilities)
-    value = float(_gap(columns.sum(0), 1))
+    hang = _hanging_together(columns, groups)
+    value = float(_gap(columns.sum(0), hang))
     # a replicate carries the noise twice, the sample's and its own: take it off twice
-    replicates = _gap(resampled_sums(columns, groups, seed), 2)
+    replicates = _gap(resampled_sums(columns, groups, seed), 2 * hang)
     observations = len(truth) if groups is None else int(groups.max()) + 1
-    low, high = percentile(replicates, observations, observations, level)
+    low, high = percentile(replicates, observations, level)
     low, high = (0.0, 1.0) if observations < 2 else (min(low, value), max(high, value))
     return Score("calibration_error", value, low, high, len(truth), level)
 
 
-def _gap(sums: Floats, noises: int) -> Floats:
+def _gap(sums: Floats, noises: Floats) -> Floats:
     rows, confidence, right = _bin_sums(sums)
     seen = np.maximum(rows, 1)
     share = right / seen
     noise = share * (1 - share) / np.maximum(rows - 1, 1)
     squares = np.square(confidence / seen - share) - noises * noise
     return np.asarray(np.sqrt(np.maximum(0.0, (rows * squares).sum(-1) / rows.sum(-1))))
+
+
+def _hanging_together(columns: Floats, groups: IntArray | None) -> Floats:
+    """(bins,) how many times larger grouping makes the variance of a bin's share of right answers."""
+    if groups is None:
+        return np.ones(BINS)
+    inside, _, right = _bin_sums(columns)
+    rows = np.maximum(inside.sum(0), 1)
+    residuals = right - inside * (right.sum(0) / rows)
+    totals = np.zeros((groups.max() + 1, BINS))
+    np.add.at(totals, groups, residuals)
+    alone = np.square(residuals).sum(0)
+    return np.asarray(np.divide(np.square(totals).sum(0), alone, out=np.ones(BINS), where=alone > 0))
 
 
 def _bin_columns(truth: IntArray, probabilities: Floats) -> Floats:

@@ -92,7 +92,7 @@ def variance_of_sum(contributions: Floats, groups: IntArray | None) -> tuple[flo
     return float(count / (count - 1) * np.square(totals).sum()), np.inf if together is None else count - 1
 
 
-def tango(gains: float, losses: float, rows: float, level: float) -> Interval:
+def tango(gains: float, losses: float, rows: float, level: float, degrees: float = np.inf) -> Interval:
     """Tango's (1998) score interval for the difference of two paired shares.
 
     gains: rows that only the first answers rightly; losses: rows that only the second does. The ends
@@ -101,7 +101,9 @@ def tango(gains: float, losses: float, rows: float, level: float) -> Interval:
     """
     from scipy.optimize import brentq
 
-    difference, z2 = gains - losses, quantile(level) ** 2
+    if degrees <= 0:
+        return Interval(-1.0, 1.0)
+    difference, z2 = gains - losses, quantile(level, degrees) ** 2
 
     def excess(d: float) -> float:
         linear = (2 * rows - gains + losses) * d - gains - losses
@@ -114,6 +116,23 @@ def tango(gains: float, losses: float, rows: float, level: float) -> Interval:
     low = -1.0 if losses == rows else brentq(excess, -1.0, middle - hair, xtol=1e-12)
     high = 1.0 if gains == rows else brentq(excess, middle + hair, 1.0, xtol=1e-12)
     return Interval(min(float(low), middle), max(float(high), middle))
+
+
+def effective_tango(
+    signs: Floats, weights: Floats, residuals: Floats, groups: IntArray | None, level: float
+) -> Interval:
+    """Tango's interval on effective rows for a weighted mean of paired differences.
+
+    signs: (rows,) 1 where only the first is right, -1 where only the second is, else 0. weights:
+    (rows,) summing to 1. residuals: (rows,) each row's part of the error of the weighted mean. At few
+    differing groups, where a bootstrap's interval is far too narrow, this one stays honest.
+    """
+    gains, losses = float(weights[signs > 0].sum()), float(weights[signs < 0].sum())
+    variance, degrees = variance_of_sum(residuals, groups)
+    independent = float(len(signs) if groups is None else len(np.unique(groups)))
+    spread = gains + losses - (gains - losses) ** 2
+    rows = min(independent, spread / variance) if variance > 0 else independent
+    return tango(gains * rows, losses * rows, rows, level, degrees)
 
 
 def corrected_t(differences: Floats, train_rows: float, test_rows: float, level: float) -> Interval:
@@ -154,18 +173,17 @@ def resampled_sums(columns: Floats, groups: IntArray | None, seed: int, draws: i
     return sums
 
 
-def percentile(replicates: Floats, observations: int, each: float, level: float) -> Interval:
+def percentile(replicates: Floats, observations: int, level: float) -> Interval:
     """Hesterberg's (2015) expanded percentile interval of bootstrap replicates (draws,).
 
-    The plain percentiles are too narrow for few observations; the tail is Phi(-t sqrt(m / (m - 1)))
-    with Student's t of `observations` - 1 degrees. observations: rows, or groups. each, m above: how
-    many of them one term of the score rests on (all; a class's, where the score is a mean over classes).
+    The plain percentiles are too narrow for few observations (rows, or groups); the tail is
+    Phi(-t sqrt(G / (G - 1))) with Student's t of G - 1 degrees.
     """
     from scipy.special import ndtr
 
     if observations < 2:
         return Interval(-1.0, 1.0)
-    m = max(each, 2.0)
-    tail = float(ndtr(-quantile(level, observations - 1) * np.sqrt(m / (m - 1))))
+    stretch = np.sqrt(observations / (observations - 1))
+    tail = float(ndtr(-quantile(level, observations - 1) * stretch))
     low, high = np.quantile(replicates, [tail, 1 - tail])
     return Interval(float(low), float(high))

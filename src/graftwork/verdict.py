@@ -14,7 +14,16 @@ import numpy as np
 
 from graftwork.errors import RequestError
 from graftwork.evaluation import check, from_tallies, tallies
-from graftwork.intervals import Floats, Interval, corrected_t, grouping, percentile, resampled_sums, tango
+from graftwork.intervals import (
+    Floats,
+    Interval,
+    corrected_t,
+    effective_tango,
+    grouping,
+    percentile,
+    resampled_sums,
+    tango,
+)
 from graftwork.records import Comparison, Metric, Verdict
 from graftwork.rows import IntArray
 
@@ -37,9 +46,12 @@ def judge(
 ) -> Verdict:
     """The verdict on this model, from answers on the same test rows.
 
-    truth: (rows,) codes; ours and each baseline: probabilities (rows, classes). Accuracy on ungrouped
-    rows: Tango's paired interval. Else: bootstrap over groups (of both models at once). `caution` is
-    said beside the verdict. Raises RequestError where there is no baseline, or answers are not finite.
+    truth: (rows,) codes; ours and each baseline: probabilities (rows, classes). groups: (rows,) ids;
+    rows of one id are one observation. Accuracy: Tango's paired interval. Accuracy of groups and
+    balanced accuracy: Tango's on effective rows. Macro-F1: bootstrap over groups, of both models at
+    once (`seed`). `caution` is said beside the verdict.
+
+    Raises RequestError where there is no baseline, or answers are not finite.
     """
     _require_baseline(baselines)
     check(truth, ours)
@@ -107,10 +119,35 @@ def _paired(
 ) -> tuple[float, IntervalAt]:
     """The difference on the same rows, and its interval as a function of the level."""
     rows, together = len(truth), grouping(groups)
+    right, theirs_right = ours.argmax(1) == truth, theirs.argmax(1) == truth
+    signs = right.astype(np.float64) - theirs_right
+    if metric == "macro_f1":
+        return _resampled(truth, ours, theirs, metric, together, seed)
     if metric == "accuracy" and together is None:
-        mine, other = ours.argmax(1) == truth, theirs.argmax(1) == truth
-        gains, losses = int((mine & ~other).sum()), int((other & ~mine).sum())
+        gains, losses = int((signs > 0).sum()), int((signs < 0).sum())
         return (gains - losses) / rows, lambda level: tango(gains, losses, rows, level)
+    # one stratum for accuracy; for balanced accuracy each class is one, and all weigh alike
+    strata = truth if metric == "balanced_accuracy" else np.zeros(rows, dtype=np.int64)
+    weights, residuals = _stratified(signs, strata, together)
+    return float(weights @ signs), lambda level: effective_tango(signs, weights, residuals, together, level)
+
+
+def _stratified(signs: Floats, strata: IntArray, groups: IntArray | None) -> tuple[Floats, Floats]:
+    """Weights that make all strata weigh alike, and each row's part of the error of the weighted mean."""
+    counts = np.bincount(strata)
+    weights = 1 / counts[strata] / (counts > 0).sum()
+    means = np.bincount(strata, weights=signs) / np.maximum(counts, 1)
+    observed = counts
+    if groups is not None:
+        observed = np.bincount(np.unique(np.stack([strata, groups]), axis=1)[0], minlength=len(counts))
+    # a mean taken from m observations lies too near them by (m - 1) / m
+    near = np.sqrt(observed / np.maximum(observed - 1, 1))
+    return weights, weights * (signs - means[strata]) * near[strata]
+
+
+def _resampled(
+    truth: IntArray, ours: Floats, theirs: Floats, metric: Metric, groups: IntArray | None, seed: int
+) -> tuple[float, IntervalAt]:
     actual, predicted, hits = tallies(truth, ours)
     _, their_predicted, their_hits = tallies(truth, theirs)
     columns = np.hstack([actual, predicted, hits, their_predicted, their_hits])
@@ -119,18 +156,9 @@ def _paired(
         a, p, h, tp, th = np.split(sums, 5, axis=-1)
         return from_tallies(metric, a, p, h) - from_tallies(metric, a, tp, th)
 
-    replicates = difference(resampled_sums(columns, together, seed))
-    members = np.arange(rows) if together is None else together
-    observations = len(np.unique(members))
-    each = float(observations) if metric == "accuracy" else _in_a_class(truth, members)
-    return float(difference(columns.sum(0))), lambda level: percentile(replicates, observations, each, level)
-
-
-def _in_a_class(truth: IntArray, groups: IntArray) -> float:
-    """Harmonic mean over classes of the groups that carry the class."""
-    pairs = np.unique(np.stack([truth, groups]), axis=1)
-    counts = np.bincount(pairs[0])
-    return float(1 / np.mean(1 / counts[counts > 0]))
+    replicates = difference(resampled_sums(columns, groups, seed))
+    observations = len(truth) if groups is None else int(groups.max()) + 1
+    return float(difference(columns.sum(0))), lambda level: percentile(replicates, observations, level)
 
 
 def _over_folds(differences: Floats, train_rows: float, test_rows: float) -> tuple[float, IntervalAt]:
