@@ -1,0 +1,278 @@
+"""Runs a network fast: compiled by OpenVINO where that agrees with torch, torch itself elsewhere.
+
+A network takes batches of integer arrays (pixels, token numbers) and gives one float32 vector a row;
+normalisation and pooling are inside it. Nothing here knows what a row was, or any label.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork import paths
+from graftwork.backbones import converted
+from graftwork.errors import RequestError
+from graftwork.records import Notify, Progress
+from graftwork.rows import IntArray
+
+Runtime = Literal["openvino", "torch", "cuda"]
+Precision = Literal["bf16", "f32"]
+Arrays = tuple[NDArray[Any], ...]
+Batch = tuple[IntArray, Arrays]
+"""The positions of some rows, and the network's inputs for them (their first axis is those rows)."""
+
+MEAN_COSINE = 0.998
+MINIMUM_COSINE = 0.99
+SAMPLE = 64
+"""Rows on which a cheaper path must agree with float32 torch."""
+CUDA_ROWS = 64
+_NOTIFY_S = 0.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A network that need not be loaded yet.
+
+    key: plain JSON of all that shapes its numbers, apart from runtime and precision. build: gives the
+    torch module in eval mode. example: inputs of one small batch. lengths: whether rows differ in length.
+    """
+
+    key: Mapping[str, Any]
+    build: Callable[[], Any] = field(compare=False)
+    example: Callable[[], Arrays] = field(compare=False)
+    lengths: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which path a network takes on this machine, its width, and how well it agreed with float32 torch."""
+
+    runtime: Runtime
+    precision: Precision
+    width: int
+    parity: Mapping[str, float]
+
+
+class Runner(Protocol):
+    """A network ready to run."""
+
+    def run(self, batches: Iterable[Batch], sink: Callable[[IntArray, NDArray[np.float32]], None]) -> None:
+        """Feed every batch through; `sink` gets each batch's positions and features, in any order."""
+        ...
+
+
+def cores() -> int:
+    """Processor cores this process may use; OMP_NUM_THREADS can only lower it."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(allowed, int(limit))) if limit.isdigit() else allowed
+
+
+def decide(recipe: Recipe, sample: Callable[[], Sequence[Arrays]], wanted: Runtime | None) -> Decision:
+    """The cheapest path that agrees with float32 torch, decided once per network and machine, and kept.
+
+    sample: gives the inputs of some rows, one row each; called only where nothing was decided before.
+    wanted: restrict the choice to one runtime (float32 torch stays the last resort).
+    """
+    key = {"network": dict(recipe.key), "wanted": wanted, "machine": _machine()}
+    found = paths.kept("parity", key, lambda: _compare(recipe, sample(), wanted))
+    return Decision(found["runtime"], found["precision"], int(found["width"]), found["parity"])
+
+
+def check_runtime(name: str | None) -> Runtime | None:
+    """`name` where this machine has such a runtime; raises RequestError otherwise."""
+    if name is None:
+        return None
+    known: dict[str, Runtime] = {"openvino": "openvino", "torch": "torch"}
+    if _has_gpu():
+        known["cuda"] = "cuda"
+    if name not in known:
+        raise RequestError(f"no runtime {name!r} on this machine; expected one of {', '.join(known)}")
+    return known[name]
+
+
+def usable(runtime: str, precision: str) -> bool:
+    """Whether this machine can take the path at all."""
+    return (runtime, precision) in _paths(None)
+
+
+def runtime_version(runtime: Runtime) -> str:
+    """major.minor of the library that computes: another one may give other numbers."""
+    library = "openvino" if runtime == "openvino" else "torch"
+    return f"{library} {'.'.join(version(library).split('.')[:2])}"
+
+
+_runners: dict[str, Runner] = {}
+_lock = threading.Lock()
+
+
+def runner(recipe: Recipe, runtime: Runtime, precision: Precision) -> Runner:
+    """The network, loaded on first use and shared by everything in this process that needs the same one."""
+    key = paths.digest_of([dict(recipe.key), runtime, precision])
+    with _lock:
+        if key not in _runners:
+            while len(_runners) >= 4:  # a handful: memory holds no more networks than a task needs
+                del _runners[next(iter(_runners))]
+            _runners[key] = _load(recipe, runtime, precision)
+        return _runners[key]
+
+
+def collect(
+    runner: Runner, batches: Iterable[Batch], out: NDArray[np.float32], notify: Notify, stage: str
+) -> None:
+    """Run every batch into `out` (rows, width), saying how far it is a few times a second."""
+    done, said = 0, 0.0
+
+    def sink(positions: IntArray, values: NDArray[np.float32]) -> None:
+        nonlocal done
+        out[positions] = values
+        done += len(positions)
+
+    def watched() -> Iterable[Batch]:
+        nonlocal said
+        for batch in batches:
+            now = time.monotonic()
+            if now - said >= _NOTIFY_S:
+                said = now
+                notify(Progress(stage, done, len(out)))
+            yield batch
+
+    runner.run(watched(), sink)
+    notify(Progress(stage, len(out), len(out)))
+
+
+def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Row-wise cosine of two matrices; 1 where both rows are zero, 0 where one is, or is not finite."""
+    left, right = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    both_zero = ~left.any(1) & ~right.any(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosine = np.where(both_zero, 1.0, (left * right).sum(1) / norms)
+    return np.asarray(np.nan_to_num(cosine, nan=0.0, posinf=0.0, neginf=0.0), dtype=np.float64)
+
+
+def _compare(recipe: Recipe, sample: Sequence[Arrays], wanted: Runtime | None) -> dict[str, Any]:
+    module = recipe.build()
+    reference = _over(_Torch(module, "cpu", "f32"), sample)
+    tried: dict[str, Any] = {}
+    for runtime, precision in _paths(wanted):
+        if (runtime, precision) == ("torch", "f32"):
+            break
+        try:
+            values = _over(_load(recipe, runtime, precision, lambda: module), sample)
+        except Exception as error:  # converters and drivers raise anything; torch is what remains
+            tried[f"{runtime} {precision}"] = f"{type(error).__name__}: {error}"[:300]
+            continue
+        cosine = cosines(reference, values)
+        parity = {
+            "mean_cosine": float(cosine.mean()),
+            "minimum_cosine": float(cosine.min()),
+            "rows": float(len(cosine)),
+        }
+        tried[f"{runtime} {precision}"] = parity
+        if parity["mean_cosine"] >= MEAN_COSINE and parity["minimum_cosine"] >= MINIMUM_COSINE:
+            return _fact(runtime, precision, reference.shape[1], parity, tried)
+    same = {"mean_cosine": 1.0, "minimum_cosine": 1.0, "rows": float(len(sample))}
+    return _fact("torch", "f32", reference.shape[1], same, tried)
+
+
+def _fact(
+    runtime: Runtime, precision: Precision, width: int, parity: dict[str, float], tried: dict[str, Any]
+) -> dict[str, Any]:
+    return {"runtime": runtime, "precision": precision, "width": width, "parity": parity, "tried": tried}
+
+
+def _over(runner: Runner, sample: Sequence[Arrays]) -> NDArray[np.float32]:
+    found: dict[int, NDArray[np.float32]] = {}
+
+    def sink(positions: IntArray, values: NDArray[np.float32]) -> None:
+        found[int(positions[0])] = np.array(values[0], dtype=np.float32)
+
+    runner.run(((np.array([i]), arrays) for i, arrays in enumerate(sample)), sink)
+    return np.stack([found[i] for i in range(len(sample))])
+
+
+def _load(
+    recipe: Recipe, runtime: Runtime, precision: Precision, build: Callable[[], Any] | None = None
+) -> Runner:
+    build = recipe.build if build is None else build
+    if runtime == "openvino":
+        compiled = converted.compile_network(
+            dict(recipe.key), build, recipe.example, recipe.lengths, precision, cores()
+        )
+        return converted.OpenVino(compiled)
+    return _Torch(build(), "cuda" if runtime == "cuda" else "cpu", precision)
+
+
+def _paths(wanted: Runtime | None) -> list[tuple[Runtime, Precision]]:
+    """Paths this machine can take, cheapest first; float32 torch always ends the list."""
+    found: list[tuple[Runtime, Precision]] = []
+    if wanted != "torch" and wanted != "openvino" and _has_gpu():
+        found += [("cuda", "bf16"), ("cuda", "f32")]
+    if wanted in (None, "openvino"):
+        if converted.has_bf16():
+            found.append(("openvino", "bf16"))
+        found.append(("openvino", "f32"))
+    return [*found, ("torch", "f32")]
+
+
+@cache
+def _has_gpu() -> bool:
+    if not _nvidia():
+        return False  # asked without importing torch: a warm run on a processor never needs it
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _nvidia() -> bool:
+    from pathlib import Path
+
+    return Path("/dev/nvidiactl").exists() or os.name == "nt"
+
+
+@cache
+def _machine() -> dict[str, Any]:
+    """What decides how numbers come out here, in plain JSON."""
+    return {
+        "processor": converted.processor(),
+        "bf16": converted.has_bf16(),
+        "gpu": _has_gpu(),
+        "openvino": version("openvino"),
+        "torch": version("torch"),
+    }
+
+
+class _Torch:
+    """The torch module itself. On a processor one row at a time, so that no neighbour changes a bit."""
+
+    def __init__(self, module: Any, device: Literal["cpu", "cuda"], precision: Precision) -> None:
+        import torch
+
+        self._torch, self._device = torch, device
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self._lock = threading.Lock()
+        if device == "cuda":
+            # channels-last: the layout in which tensor cores take convolutions
+            module = module.to(device="cuda", memory_format=torch.channels_last)
+        self._module = module
+
+    def run(self, batches: Iterable[Batch], sink: Callable[[IntArray, NDArray[np.float32]], None]) -> None:
+        torch = self._torch
+        mixed = self._dtype is not torch.float32
+        with self._lock, torch.inference_mode(), torch.autocast(self._device, self._dtype, enabled=mixed):
+            for positions, arrays in batches:
+                for part in self._parts(len(positions)):
+                    tensors = [torch.from_numpy(array[part]).to(self._device) for array in arrays]
+                    sink(positions[part], self._module(*tensors).float().cpu().numpy())
+
+    def _parts(self, rows: int) -> list[slice]:
+        step = CUDA_ROWS if self._device == "cuda" else 1
+        return [slice(i, i + step) for i in range(0, rows, step)]

@@ -1,0 +1,178 @@
+"""What image and text encoders have in common: loading, the choice of a path, the run, the fingerprint."""
+
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork import paths
+from graftwork.backbones import engine
+from graftwork.backbones.base import BackboneState
+from graftwork.backbones.quiet import quiet
+from graftwork.errors import ArtefactError, RequestError
+from graftwork.records import Extraction, Features, Notify, silent
+from graftwork.rows import Kind, Rows
+from graftwork.sources import Source
+
+MAPPED_BYTES = 64_000_000
+"""Larger results lie in an unlinked temporary file: the system may write them out under pressure."""
+
+
+@dataclass(frozen=True)
+class Pretrained(ABC):
+    """A frozen encoder of transformers. `config` is plain JSON and holds all that shapes its numbers.
+
+    Nothing is loaded until features are asked for.
+    """
+
+    source: Source
+    config: Mapping[str, Any]
+
+    family: ClassVar[str]
+    kind: ClassVar[Kind]
+    version: ClassVar[int]
+    """Raised whenever the same config begins to give other numbers."""
+
+    @property
+    @abstractmethod
+    def recipe(self) -> engine.Recipe: ...
+
+    @abstractmethod
+    def batches(self, rows: Rows, unreadable: dict[int, str]) -> Iterable[engine.Batch]:
+        """Network inputs of every readable row; the reasons of the others go into `unreadable`."""
+
+    @property
+    def width(self) -> int:
+        return int(self.config["width"])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        runtime: engine.Runtime = self.config["runtime"]
+        return paths.digest_of(
+            {
+                "network": dict(self.recipe.key),
+                "preprocessing": self.config["preprocessing"],
+                "runtime": [runtime, engine.runtime_version(runtime)],
+                "precision": self.config["precision"],
+                "dtype": "float32",
+            }
+        )
+
+    def features(self, rows: Rows, notify: Notify = silent) -> Features:
+        """See `Backbone.features`. A result beyond 64 MB is mapped from a temporary file."""
+        started = time.perf_counter()
+        out = blank(len(rows), self.width)
+        unreadable: dict[int, str] = {}
+        if len(rows):
+            runner = engine.runner(self.recipe, self.config["runtime"], self.config["precision"])
+            engine.collect(runner, self.batches(rows, unreadable), out, notify, "features")
+        for i in unreadable:
+            out[i] = np.nan
+        seconds = time.perf_counter() - started
+        extraction = Extraction(
+            len(rows),
+            len(rows) - len(unreadable),
+            0,
+            seconds,
+            self.config["runtime"],
+            self.config["precision"],
+            self.config["parity"],
+        )
+        return Features({"pooled": out}, dict(sorted(unreadable.items())), extraction)
+
+    def state(self) -> BackboneState:
+        return BackboneState(self.family, dict(self.config), {}, self.source)
+
+    def settled(self, sample: Rows | None, wanted: engine.Runtime | None) -> dict[str, Any]:
+        """The config completed by the path this machine takes (see engine.decide)."""
+        decision = engine.decide(self.recipe, lambda: self._sample(sample), wanted)
+        return {
+            **self.config,
+            "runtime": decision.runtime,
+            "precision": decision.precision,
+            "width": decision.width,
+            "parity": dict(decision.parity),
+        }
+
+    @abstractmethod
+    def synthetic(self) -> Rows:
+        """A few made-up rows, for deciding on a path where there are no real ones."""
+
+    def _sample(self, rows: Rows | None) -> Sequence[engine.Arrays]:
+        """Inputs of up to 64 readable rows spread over `rows`, made-up ones where there are few."""
+        found: list[engine.Arrays] = []
+        if rows is not None and len(rows):
+            spread = np.unique(np.linspace(0, len(rows) - 1, engine.SAMPLE).astype(np.int64))
+            found = self._inputs(rows.take(spread))
+        return found if len(found) >= engine.SAMPLE // 4 else [*found, *self._inputs(self.synthetic())]
+
+    def _inputs(self, rows: Rows) -> list[engine.Arrays]:
+        return [
+            tuple(array[i : i + 1] for array in arrays)
+            for positions, arrays in self.batches(rows, {})
+            for i in range(len(positions))
+        ]
+
+
+def on_this_machine(backbone: Pretrained) -> dict[str, Any]:
+    """A saved backbone's config, with the path it was saved with where this machine can take it."""
+    if engine.usable(backbone.config["runtime"], backbone.config["precision"]):
+        return dict(backbone.config)
+    return backbone.settled(None, None)
+
+
+def blank(rows: int, width: int) -> NDArray[np.float32]:
+    """Room for (rows, width) float32; beyond MAPPED_BYTES in a temporary file that has no name any more."""
+    if rows * width * 4 <= MAPPED_BYTES:
+        return np.empty((rows, width), np.float32)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.float32, "w+", shape=(rows, width))
+
+
+def load_encoder(source: Source, needed: Callable[[str], bool] = lambda name: True) -> Any:
+    """The source's torch module (float32, eval), its files verified first.
+
+    needed: whether a parameter matters; ArtefactError where the weights lack one that does.
+    """
+    source.verify()
+    with quiet():
+        import torch
+        from transformers import AutoConfig, AutoModel
+
+        try:
+            config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
+        except (ValueError, KeyError, OSError) as error:
+            raise RequestError(
+                f"source {source.name!r} has architecture "
+                f"{source.json('config.json').get('model_type')!r}, which the installed transformers cannot "
+                "build; try: pip install -U transformers, or another source"
+            ) from error
+        try:
+            module, report = AutoModel.from_pretrained(
+                source.folder,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation="eager",  # the plain formula is what every converter understands
+                trust_remote_code=False,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        except (ValueError, KeyError, OSError, RuntimeError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ArtefactError(
+                f"source {source.name!r} cannot be loaded ({reason}); fetch it again"
+            ) from error
+    absent = sorted(name for name in report["missing_keys"] if needed(name))
+    if absent:
+        raise ArtefactError(
+            f"the weights of {source.name!r} lack {len(absent)} tensors that its config.json asks for, first "
+            f"{absent[0]!r}; weights and configuration belong to different models"
+        )
+    return module.eval()

@@ -1,0 +1,196 @@
+"""Text encoders of transformers: tokenised in bulk, batched by length, pooled, run by the engine."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+
+from graftwork.backbones import engine
+from graftwork.backbones.base import BackboneState
+from graftwork.backbones.pretrained import Pretrained, load_encoder, on_this_machine
+from graftwork.errors import ArtefactError, RequestError, Unreadable
+from graftwork.records import Notify, silent
+from graftwork.rows import Column, IntArray, Kind, Rows, Texts
+from graftwork.sources import Source
+
+POOLINGS = ("auto", "mean", "cls", "max")
+TOKENS_A_BATCH = 512
+"""Enough for the processor's matrix units to be busy, little enough for the batch to stay in its cache."""
+STEP = 8
+"""Texts are padded to a multiple of this, which depends on the text alone: no neighbour changes a bit."""
+CHUNK = 4096
+CHARACTERS_A_TOKEN = 32
+
+
+class TextEncoder(Pretrained):
+    """Frozen text encoder."""
+
+    family: ClassVar[str] = "texts"
+    kind: ClassVar[Kind] = "text"
+    version: ClassVar[int] = 1
+
+    @property
+    def recipe(self) -> engine.Recipe:
+        key = {
+            "family": self.family,
+            "version": self.version,
+            "weights": self.source.weights_sha256,
+            "config": self.source.files["config.json"],
+            "pooling": self.config["pooling"],
+            "normalise": self.config["normalise"],
+        }
+        return engine.Recipe(key, self._build, self._example, lengths=True)
+
+    @property
+    def limit(self) -> int:
+        """Tokens that a text is cut to, special ones included."""
+        return int(self.config["preprocessing"]["tokens"])
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        try:
+            tokenizer = Tokenizer.from_file(str(self.source.folder / "tokenizer.json"))
+        except Exception as error:  # the library raises Exception itself
+            raise ArtefactError(
+                f"{self.source.folder / 'tokenizer.json'} cannot be read ({error}); fetch it again"
+            ) from error
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(self.limit)
+        return tokenizer
+
+    def batches(self, rows: Rows, unreadable: dict[int, str]) -> Iterator[engine.Batch]:
+        column = rows.column
+        for start in range(0, len(rows), CHUNK):
+            stop = min(start + CHUNK, len(rows))
+            positions, tokens = self._tokenised(column, range(start, stop), unreadable)
+            lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
+            # at least one step: a text may have no token at all
+            padded = np.minimum(np.maximum(-(-lengths // STEP), 1) * STEP, max(self.limit, 1))
+            for length in np.unique(padded):
+                members = np.flatnonzero(padded == length)
+                size = max(1, TOKENS_A_BATCH // int(length))
+                for first in range(0, len(members), size):
+                    chosen = members[first : first + size]
+                    yield positions[chosen], _stack([tokens[i] for i in chosen], int(length))
+
+    def synthetic(self) -> Rows:
+        """Sentences of many lengths and scripts."""
+        parts = ["a small example of a text", "Größe, Farbe und Preis", "这是一个例子", "12 items for $3.50!"]
+        texts = [" ".join(parts[i % 4] for _ in range(1 + i // 2)) for i in range(16)]
+        return Rows([f"made-up {i}" for i in range(16)], {"text": Texts(texts)})
+
+    def _tokenised(
+        self, column: Column, index: range, unreadable: dict[int, str]
+    ) -> tuple[IntArray, list[list[int]]]:
+        positions, texts = [], []
+        for i in index:
+            try:
+                text = column.read(i).decode("utf-8", "replace")
+            except Unreadable as error:
+                unreadable[i] = str(error)
+                continue
+            positions.append(i)
+            texts.append(text)
+        found = self.tokenizer.encode_batch([self._head(text) for text in texts])
+        tokens = [list(encoding.ids) for encoding in found]
+        for i, ids in enumerate(tokens):
+            if len(ids) < self.limit and len(texts[i]) > self._characters:
+                tokens[i] = list(self.tokenizer.encode(texts[i]).ids)  # long words or blanks: all of it
+        return np.array(positions, dtype=np.int64), tokens
+
+    @property
+    def _characters(self) -> int:
+        return CHARACTERS_A_TOKEN * self.limit
+
+    def _head(self, text: str) -> str:
+        """The part of a long text that can matter, so that a million characters cost as much as a page."""
+        if len(text) <= self._characters:
+            return text
+        head = text[: self._characters]
+        return head.rsplit(None, 1)[0] if any(map(str.isspace, head[-200:])) else head
+
+    def _example(self) -> engine.Arrays:
+        ids = np.ones((2, 2 * STEP), np.int64)
+        return ids, np.ones_like(ids)
+
+    def _build(self) -> Any:
+        from graftwork.backbones.pooling import TextNetwork
+
+        encoder = load_encoder(self.source, lambda name: "pooler" not in name)
+        if getattr(encoder.config, "is_encoder_decoder", False):
+            raise RequestError(
+                f"source {self.source.name!r} is an encoder with a decoder; expected an encoder alone"
+            )
+        return TextNetwork(encoder, self.config["pooling"], self.config["normalise"])
+
+
+def open_texts(
+    source: Source,
+    sample: Rows | None = None,
+    *,
+    pooling: str | None = None,
+    runtime: engine.Runtime | None = None,
+    notify: Notify = silent,
+) -> TextEncoder:
+    """The backbone of a text source; `sample` rows decide which path this machine takes, once."""
+    pooling = "auto" if pooling is None else pooling
+    if pooling not in POOLINGS:
+        raise RequestError(f"no pooling {pooling!r} for texts; expected one of {', '.join(POOLINGS)}")
+    stated, normalise = _pooling(source)
+    config = {
+        "pooling": stated if pooling == "auto" else pooling,
+        "normalise": normalise,
+        "preprocessing": {
+            "tokenizer": source.files["tokenizer.json"],
+            "tokens": _limit(source),
+            "step": STEP,
+        },
+    }
+    bare = TextEncoder(source, config)
+    return TextEncoder(source, bare.settled(sample, runtime))
+
+
+def restore(state: BackboneState) -> TextEncoder:
+    """A saved text backbone, with the path it was saved with where this machine can take it."""
+    if state.source is None:
+        raise ArtefactError("this text backbone names no source; restore the artefact from a copy")
+    saved = TextEncoder(state.source, state.config)
+    return replace(saved, config=on_this_machine(saved))
+
+
+def _stack(tokens: list[list[int]], length: int) -> engine.Arrays:
+    ids = np.zeros((len(tokens), length), np.int64)
+    mask = np.zeros((len(tokens), length), np.int64)
+    for row, numbers in enumerate(tokens):
+        ids[row, : len(numbers)] = numbers
+        mask[row, : len(numbers)] = 1
+    return ids, mask
+
+
+def _pooling(source: Source) -> tuple[str, bool]:
+    """(pooling, whether features are scaled to unit length), as sentence-transformers wrote it, else mean."""
+    stated: Mapping[str, Any] = source.json("1_Pooling/config.json")
+    names = {"pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
+    chosen = [name for key, name in names.items() if stated.get(key)]
+    modules = [str(module.get("type", "")) for module in source.json("modules.json").get("items", [])]
+    return (chosen[0] if chosen else "mean"), any(module.endswith("Normalize") for module in modules)
+
+
+def _limit(source: Source) -> int:
+    """Tokens that the source takes: what sentence-transformers says, the tokenizer, the position table."""
+    config = source.json("config.json")
+    said = source.json("sentence_bert_config.json").get("max_seq_length")
+    tokenizer = source.json("tokenizer_config.json").get("model_max_length")
+    positions = config.get("max_position_embeddings")
+    if isinstance(positions, int) and config.get("model_type") in _OFFSET:
+        positions -= int(config.get("pad_token_id") or 0) + 1
+    limits = [int(limit) for limit in (said, tokenizer, positions) if isinstance(limit, int | float)]
+    return max(1, min([512, *(limit for limit in limits if 0 < limit < 1_000_000)]))
+
+
+_OFFSET = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl", "data2vec-text"}
+"""Families whose first position number comes after the padding token's."""
