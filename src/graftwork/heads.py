@@ -23,6 +23,8 @@ class _Built:
     config: Mapping[str, Any]
     arrays: Mapping[str, NDArray[Any]]
     registered: ClassVar[str]
+    class_axis: ClassVar[Mapping[str, int]]
+    """Which arrays have an axis of classes, and which axis it is."""
 
     @property
     def width(self) -> int:
@@ -39,11 +41,28 @@ class _Built:
         out = np.empty((len(features), len(self.labels)))
         for rows in blocks(len(features), 1024):
             out[rows] = self.block_logits(features[rows].astype(np.float64))
-        return out / float(self.config["temperature"])
+        out /= float(self.config["temperature"])
+        absent = self.config.get("absent", [])
+        if absent:
+            # no training row carried the label: e^-30 of an average label, so a log-loss stays finite
+            out[:, absent] = np.delete(out, absent, axis=1).mean(axis=1, keepdims=True) - 30.0
+        return out
 
     def state(self) -> tuple[str, Mapping[str, Any], Mapping[str, NDArray[Any]]]:
         """(registered name, config, arrays): enough to build the head again."""
         return self.registered, dict(self.config), dict(self.arrays)
+
+    def over(self, labels: tuple[str, ...]) -> Self:
+        """The same head for more labels; those it was not fitted on are answered as all but impossible."""
+        present = [labels.index(label) for label in self.labels]
+        arrays = dict(self.arrays)
+        for name, axis in self.class_axis.items():
+            known = np.moveaxis(self.arrays[name], axis, 0)
+            spread = np.zeros((len(labels), *known.shape[1:]), known.dtype)
+            spread[present] = known
+            arrays[name] = np.ascontiguousarray(np.moveaxis(spread, 0, axis))
+        absent = sorted(set(range(len(labels))) - set(present))
+        return type(self)(labels, {**self.config, "absent": absent}, arrays)
 
 
 @dataclass(frozen=True)
@@ -54,6 +73,7 @@ class LinearHead(_Built):
     """
 
     registered: ClassVar[str] = "linear"
+    class_axis: ClassVar[Mapping[str, int]] = {"weights": 1, "bias": 0}
 
     @classmethod
     def of(cls, labels: tuple[str, ...], weights: Float64, bias: Float64, temperature: float = 1.0) -> Self:
@@ -82,6 +102,7 @@ class CentroidHead(_Built):
     """
 
     registered: ClassVar[str] = "centroid"
+    class_axis: ClassVar[Mapping[str, int]] = {"centroids": 0}
 
     @classmethod
     def of(
@@ -120,6 +141,7 @@ class MLPHead(_Built):
     """
 
     registered: ClassVar[str] = "mlp"
+    class_axis: ClassVar[Mapping[str, int]] = {"out": 1, "out_bias": 0}
 
     @classmethod
     def of(
@@ -155,6 +177,8 @@ def temperature(logits: NDArray[Any], codes: NDArray[np.int64], weights: Float64
     doubt = 1.0 / (len(codes) + 2.0)
     truth = scores[np.arange(len(codes)), codes]
     target = share @ ((1.0 - doubt) * truth + doubt * scores.mean(axis=1))
+    if not scores.any():
+        return 1.0, float(np.log(scores.shape[1]))
     # first guess: logits of unit size
     sharpness = 1.0 / max(float(np.sqrt(share @ (scores**2).mean(axis=1))), 1e-12)
     for _ in range(50):

@@ -6,7 +6,7 @@ accuracy fails under shuffled labels.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -17,7 +17,7 @@ from graftwork.backbones.base import Backbone, labelled_matrix
 from graftwork.errors import RequestError, UnknownName
 from graftwork.heads import CentroidHead, LinearHead, temperature
 from graftwork.logistic import Design, design, grouped_folds, linear, logistic, logits
-from graftwork.model import Head, Model
+from graftwork.model import Model
 from graftwork.records import Notify, Progress
 from graftwork.rows import IntArray, Kind
 from graftwork.spectrum import (
@@ -44,19 +44,31 @@ FEW = 10
 """Mean labels a class up to which a centroid is worth trying."""
 PRIOR_ROWS = 50.0
 """How many rows the mean spread counts for, against each feature's own."""
+UNTESTED_MARGIN = 5.0
+"""Logits by which training rows lead where no row is left to calibrate on; suits one label a class."""
 LOOSE, TIGHT = 3e-3, 1e-4
 """Gradient tolerance of the folds' models, which only choose, and of the model that is kept."""
 
 
+Fit = Callable[[float], LinearHead | CentroidHead]
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """A head at one strength: its out-of-fold log-loss at its own temperature, and how to fit it."""
+    """A head at one strength: its out-of-fold log-loss at its own temperature, and how to fit it.
+
+    log_loss is None where no row can be asked (one label a class). fit: temperature -> head.
+    """
 
     head: str
     strength: float | None
-    log_loss: float
+    log_loss: float | None
     temperature: float
-    fit: Callable[[float], Head]
+    fit: Fit
+
+    @property
+    def order(self) -> float:
+        return np.inf if self.log_loss is None else self.log_loss
 
 
 @dataclass(frozen=True)
@@ -92,11 +104,14 @@ class Probe:
 
 def fit_head(
     features: NDArray[np.float32], task: Task, choice: Choice = "auto"
-) -> tuple[Head, dict[str, Any]]:
+) -> tuple[LinearHead | CentroidHead, dict[str, Any]]:
     """The chosen head on (rows, width) features, and what was chosen, in plain JSON."""
-    fitting = Fitting(features, task, factorise(features, task.weights))
+    present, codes = np.unique(task.codes, return_inverse=True)
+    known = replace(task, codes=codes, labels=tuple(task.labels[code] for code in present))
+    fitting = Fitting(features, known, factorise(features, task.weights))
     candidates = list(fitting.candidates(choice))
-    best = min(candidates, key=lambda candidate: candidate.log_loss)
+    best = min(candidates, key=lambda candidate: candidate.order)
+    head = best.fit(best.temperature)
     settings = {
         "head": best.head,
         "strength": best.strength,
@@ -105,7 +120,7 @@ def fit_head(
         "rows_out_of_fold": len(fitting.asked),
         "candidates": [{"head": c.head, "strength": c.strength, "log_loss": c.log_loss} for c in candidates],
     }
-    return best.fit(best.temperature), settings
+    return (head if len(present) == len(task.labels) else head.over(task.labels)), settings
 
 
 class Fitting:
@@ -122,6 +137,9 @@ class Fitting:
 
     def candidates(self, choice: Choice) -> Iterator[Candidate]:
         """Each family's best candidate; all families for "auto"."""
+        if not len(self.asked):
+            yield self.untested(choice)
+            return
         few = len(self.features) <= FEW * self.classes
         if choice == "centroid" or (choice == "auto" and few):
             yield from self.centroids()
@@ -130,13 +148,29 @@ class Fitting:
         if choice in ("auto", "logistic"):
             yield from self.logistic()
 
-    def judged(
-        self, head: str, strength: float | None, logits: NDArray[Any], fit: Callable[[float], Head]
-    ) -> Candidate:
+    def untested(self, choice: Choice) -> Candidate:
+        """One label a class: nothing to choose or calibrate by, so fixed settings (auto: the centroid).
+
+        The temperature gives the training rows themselves a margin of UNTESTED_MARGIN.
+        """
+        middle = float(self.spectrum.strengths((1.0,))[0])
+        fit: Fit
+        if choice in ("auto", "centroid"):
+            name, fit = "centroid-cosine", partial(self.centroid_head, "cosine", np.arange(len(self.folds)))
+        elif choice == "logistic":
+            start = np.zeros((self.spectrum.rank + 1, self.classes))
+            name, fit = choice, partial(self.fit_logistic, design(self.spectrum), 0.01 * middle, start)
+        else:
+            name, fit = choice, partial(self.fit_closed_form, choice, middle)
+        logits = fit(1.0).logits(self.features)
+        own = logits[np.arange(len(logits)), self.task.codes]
+        others = (logits.sum(axis=1) - own) / max(self.classes - 1, 1)
+        margin = float((own - others).mean())
+        strength = {"centroid-cosine": None, "logistic": 0.01}.get(name, 1.0)
+        return Candidate(name, strength, None, margin / UNTESTED_MARGIN if margin > 0 else 1.0, fit)
+
+    def judged(self, head: str, strength: float | None, logits: NDArray[Any], fit: Fit) -> Candidate:
         """A candidate from its out-of-fold logits of the asked rows."""
-        if not len(self.asked):
-            # one label a class: nothing to calibrate on
-            return Candidate(head, strength, float("inf"), 1.0, fit)
         heat, loss = temperature(logits, self.task.codes[self.asked], self.task.weights[self.asked])
         return Candidate(head, strength, loss, heat, fit)
 
@@ -158,10 +192,10 @@ class Fitting:
                         )
                         for p, ratio in enumerate(CLOSED_FORM)
                     ),
-                    key=lambda candidate: candidate.log_loss,
+                    key=lambda candidate: candidate.order,
                 )
 
-    def fit_closed_form(self, head: str, strength: float, heat: float) -> Head:
+    def fit_closed_form(self, head: str, strength: float, heat: float) -> LinearHead:
         codes, classes = self.task.codes, self.classes
         if head == "ridge":
             loadings = class_loadings(self.spectrum, codes[None], classes)[0]
@@ -179,13 +213,13 @@ class Fitting:
             found = self.judged(
                 "logistic", ratio, seen, partial(self.fit_logistic, rows, float(strength), start.mean(0))
             )
-            if best is not None and found.log_loss >= best.log_loss:
+            if best is not None and found.order >= best.order:
                 break
             best = found
         assert best is not None
         yield best
 
-    def fit_logistic(self, rows: Design, strength: float, start: Float64, heat: float) -> Head:
+    def fit_logistic(self, rows: Design, strength: float, start: Float64, heat: float) -> LinearHead:
         everything = np.ones((len(self.features), 1), dtype=bool)
         found = logistic(rows, self.task.codes, self.classes, strength, everything, start[None], TIGHT)
         return LinearHead.of(self.task.labels, *linear(self.spectrum, found[0]), heat)
@@ -206,7 +240,7 @@ class Fitting:
                 partial(self.centroid_head, metric, np.arange(len(self.folds))),
             )
 
-    def centroid_head(self, metric: str, rows: IntArray, heat: float) -> Head:
+    def centroid_head(self, metric: str, rows: IntArray, heat: float) -> CentroidHead:
         """Centroids of `rows`; each feature's spread is shrunk towards the mean spread."""
         codes, weights = self.task.codes[rows], self.task.weights[rows]
         sums = np.zeros((self.classes, self.features.shape[1]))
