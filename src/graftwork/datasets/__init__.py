@@ -124,7 +124,7 @@ def _table(path: Path) -> Table:
 
 
 def _from_items(items: Any, labels: Sequence[Any], group: Any, split: Any, name: str) -> Dataset:
-    items, labels = list(items), list(labels)
+    items = list(items)
     if not items:
         raise RequestError("an empty list seen; expected at least one item")
     for what, values in (("labels", labels), ("group", group), ("split", split)):

@@ -17,10 +17,10 @@ Pairs = NDArray[np.int64]
 _MIN_CORRELATION = 0.99
 # 28 x 28 digits correlate at 0.99 without being copies: a small picture holds little to compare
 _MIN_CORRELATION_SMALL = 0.999
-_NEIGHBOURS = 8
+_MANY_NEIGHBOURS, _NEAREST = 50, 10
 _MAX_COLOUR_DISTANCE = 0.06
 _MIN_CONTRAST = 0.02
-_FREQUENCIES = 6
+_FREQUENCIES = 5
 
 _MIN_JACCARD = 0.9
 _LONG = 50
@@ -53,8 +53,8 @@ def near_pictures(greys: NDArray[np.uint8], colours: NDArray[np.uint8], small: N
 
     greys: (rows, side, side), colours: (rows, m) mean colours of a coarse grid, small: (rows,) whether
     the picture itself is no larger than a thumbnail. The low frequencies of the grey picture, scaled
-    to unit length (a perceptual hash that is not cut to bits), propose a row's eight nearest through
-    a k-d tree; they are an orthonormal projection, so that copies are near there too. A correlation
+    to unit length (a perceptual hash that is not cut to bits), propose pairs through a k-d tree; as
+    they are an orthonormal projection, no pair is lost (but see _within). A correlation
     of at least 0.99 (0.999 for small ones) of the whole thumbnails and close colours confirm a pair.
     Pictures with hardly any contrast have nothing to compare and are never paired.
     """
@@ -66,11 +66,7 @@ def near_pictures(greys: NDArray[np.uint8], colours: NDArray[np.uint8], small: N
         return _as_pairs([])
     basis = _cosines(greys.shape[1], _FREQUENCIES)
     low = np.concatenate([_low_frequencies(_grey_units(greys[chunk])[0], basis) for chunk in _chunks(kept)])
-    radius = np.sqrt(2 * (1 - _MIN_CORRELATION))
-    # not all pairs within the radius: ten thousand frames of one film would give fifty million
-    _, near = KDTree(low).query(low, k=_NEIGHBOURS + 1, distance_upper_bound=radius)
-    a, b = np.repeat(np.arange(len(kept)), near.shape[1]), near.ravel()
-    proposed = np.unique(np.sort(kept[np.stack([a, b], 1)[(b < len(kept)) & (a != b)]], axis=1), axis=0)
+    proposed = kept[_within(KDTree(low), np.sqrt(2 * (1 - _MIN_CORRELATION)))]
     found = [_confirmed(chunk, greys, colours, small) for chunk in _chunks(proposed)]
     return np.concatenate([_as_pairs([]), *found])
 
@@ -133,6 +129,21 @@ def _cosines(side: int, frequencies: int) -> NDArray[np.float32]:
 def _low_frequencies(units: NDArray[np.float32], basis: NDArray[np.float32]) -> NDArray[np.float32]:
     # the constant term is zero after centring
     return np.asarray((basis @ units @ basis.T).reshape(len(units), -1)[:, 1:])
+
+
+def _within(tree: Any, radius: float) -> Pairs:
+    """Pairs of points within `radius`; each point's nearest alone where all would be too many.
+
+    Ten thousand frames of one film have fifty million pairs.
+    """
+    _, near = tree.query(tree.data, k=_NEAREST, distance_upper_bound=radius)
+    crowded = (near[:, -1] < tree.n).any()
+    if crowded and tree.count_neighbors(tree, radius) <= _MANY_NEIGHBOURS * tree.n:
+        return np.asarray(tree.query_pairs(radius, output_type="ndarray"))
+    pairs = np.stack([np.repeat(np.arange(tree.n), _NEAREST), near.ravel()], axis=1)
+    # where there are fewer neighbours the place holds the number of points
+    pairs = pairs[(pairs[:, 1] < tree.n) & (pairs[:, 0] != pairs[:, 1])]
+    return np.unique(np.sort(pairs, axis=1), axis=0)
 
 
 def _confirmed(

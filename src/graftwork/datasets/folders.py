@@ -42,7 +42,7 @@ class Found:
             what = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.side_files.items()))
             notes.append(f"files beside the pictures in {name} were left out: {what}")
         if self.links_out:
-            notes.append(f"{self.links_out} links that lead out of {name} were not followed")
+            notes.append(f"links that lead out of {name} were not followed: {self.links_out}")
         return notes
 
 
@@ -130,8 +130,8 @@ def _part_folders(root: Path) -> tuple[list[tuple[Part, Path]], list[str]]:
         _refuse_nested(root, inside)
         if parts and len(parts) == len(inside):
             raise RequestError(
-                f"{root} holds {_names(inside)} without class folders; expected one folder a class in "
-                "each, or a table that names the files (--file) and their labels"
+                f"{root} holds {_names(inside)} and no train folder with class folders; expected one folder "
+                "a class in each part, or a table that names the files (--file) and their labels"
             )
         return [("train", root)], []
     rest = [folder for folder in inside if part_named(folder.name) is None]
@@ -162,8 +162,8 @@ def _names(folders: list[Path]) -> str:
 def _no_pictures(root: Path, found: Found) -> RequestError:
     if found.links_out:
         return RequestError(
-            f"{root} holds {found.links_out} links that lead out of it and no pictures; expected the "
-            "pictures themselves: copy them, or point at the folder that holds them"
+            f"{root} holds only links that lead out of it ({found.links_out}); expected the pictures "
+            "themselves: copy them, or point at the folder that holds them"
         )
     if found.files:
         return RequestError(
