@@ -204,7 +204,7 @@ def feature_map(points_: FeatureMap, classes: int) -> Markup:
             scatter(mine, code if told else 0, f"point c{code % COLOURS}" if told else "point plain")
         )
     wrong = [p for p, good in zip(at, right, strict=True) if not good]
-    marks += [tag("circle", cx=px, cy=py, r=5.2, class_="wrong") for px, py in wrong]
+    marks += [tag("circle", cx=px, cy=py, r=4.8, class_="wrong") for px, py in wrong]
     marks += [
         tag("text", str(code + 1), x=px, y=py + 4.5, text_anchor="middle", class_="key")
         for code, (px, py) in _middles(at, codes).items()
