@@ -1,5 +1,6 @@
 """What image and text encoders have in common: loading, the choice of a path, the run, the fingerprint."""
 
+import os
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -129,10 +130,18 @@ def on_this_machine(backbone: Pretrained) -> dict[str, Any]:
 
 def blank(rows: int, width: int) -> NDArray[np.float32]:
     """Room for (rows, width) float32; beyond MAPPED_BYTES in a temporary file that has no name any more."""
-    if rows * width * 4 <= MAPPED_BYTES:
+    size = rows * width * 4
+    if size <= MAPPED_BYTES:
         return np.empty((rows, width), np.float32)
-    with tempfile.TemporaryFile() as file:
-        return np.memmap(file, np.float32, "w+", shape=(rows, width))
+    # beside the store rather than in /tmp, which may itself lie in memory
+    place = paths.home() if os.access(paths.home(), os.W_OK) else None
+    with tempfile.TemporaryFile(dir=place) as file:
+        try:
+            # reserved now: on a full disk a write to the map would end the process
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError:
+            return np.empty((rows, width), np.float32)
+        return np.memmap(file, np.float32, "r+", shape=(rows, width))
 
 
 def load_encoder(source: Source, needed: Callable[[str], bool] = lambda name: True) -> Any:
