@@ -91,7 +91,7 @@ def check_runtime(name: str | None) -> Runtime | None:
     if name is None:
         return None
     known: dict[str, Runtime] = {"openvino": "openvino", "torch": "torch"}
-    if _has_gpu():
+    if has_gpu():
         known["cuda"] = "cuda"
     if name not in known:
         raise RequestError(f"no runtime {name!r} on this machine; expected one of {', '.join(known)}")
@@ -100,7 +100,7 @@ def check_runtime(name: str | None) -> Runtime | None:
 
 def usable(runtime: str, precision: str) -> bool:
     """Whether this machine can take the path at all."""
-    return (runtime, precision) in _paths(None)
+    return (runtime, precision) in candidates(None)
 
 
 def runtime_version(runtime: Runtime) -> str:
@@ -162,7 +162,7 @@ def _compare(recipe: Recipe, sample: Sequence[Arrays], wanted: Runtime | None) -
     module = recipe.build()
     reference = _over(_Torch(module, "cpu", "f32"), sample)
     tried: dict[str, Any] = {}
-    for runtime, precision in _paths(wanted):
+    for runtime, precision in candidates(wanted):
         if (runtime, precision) == ("torch", "f32"):
             break
         try:
@@ -211,10 +211,10 @@ def _load(
     return _Torch(build(), "cuda" if runtime == "cuda" else "cpu", precision)
 
 
-def _paths(wanted: Runtime | None) -> list[tuple[Runtime, Precision]]:
+def candidates(wanted: Runtime | None) -> list[tuple[Runtime, Precision]]:
     """Paths this machine can take, cheapest first; float32 torch always ends the list."""
     found: list[tuple[Runtime, Precision]] = []
-    if wanted != "torch" and wanted != "openvino" and _has_gpu():
+    if wanted != "torch" and wanted != "openvino" and has_gpu():
         found += [("cuda", "bf16"), ("cuda", "f32")]
     if wanted in (None, "openvino"):
         if converted.has_bf16():
@@ -224,7 +224,8 @@ def _paths(wanted: Runtime | None) -> list[tuple[Runtime, Precision]]:
 
 
 @cache
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
+    """Whether torch can use a GPU here."""
     if not _nvidia():
         return False  # asked without importing torch: a warm run on a processor never needs it
     import torch
@@ -244,7 +245,7 @@ def _machine() -> dict[str, Any]:
     return {
         "processor": converted.processor(),
         "bf16": converted.has_bf16(),
-        "gpu": _has_gpu(),
+        "gpu": has_gpu(),
         "openvino": version("openvino"),
         "torch": version("torch"),
     }
