@@ -3,9 +3,11 @@
 import base64
 import hashlib
 import io
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import combinations
 from typing import Literal
 
 import pytest
@@ -30,8 +32,9 @@ from graftwork.records import (
     Verdict,
 )
 from graftwork.report import render
-from graftwork.report.charts import MAP_POINTS, drawn
+from graftwork.report.charts import MAP_POINTS, MAP_SIZE, _middles, drawn
 from graftwork.report.render import PICTURE_BYTES, confused_pairs, picture_urls
+from graftwork.report.svg import WIDTH
 from graftwork.report.words import duration, isolated, points, sentence, visible
 from graftwork.verdict import in_words
 
@@ -336,6 +339,7 @@ def test_labels_stand_isolated_from_the_sentence_around_them() -> None:
     assert str(isolated("x" * 50, limit=10)) == "<bdi>" + "x" * 9 + "…</bdi>"
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=())))
 def test_visible_text_holds_nothing_unseen_and_is_stable(text: str) -> None:
     shown = visible(text)
@@ -462,3 +466,25 @@ def test_durations_read_in_their_best_unit(seconds: float, said: str) -> None:
 def test_points_are_signed_with_a_true_minus() -> None:
     assert (points(0.112), points(-0.041)) == ("+11.2", "−4.1")
     assert sentence("Undecided: 1 point, -1.4 to +3.6", "Undecided") == "1 point, −1.4 to +3.6."
+
+
+def test_a_thousand_classes_with_many_pictures_stay_under_two_megabytes() -> None:
+    labels = tuple(f"a class of some length, number {i}" for i in range(1000))
+    noise = picture() + bytes(90_000)
+    shown = tuple(Mistake(f"{i}.png", labels[i], labels[i + 1], 0.9, noise) for i in range(20))
+    html = render(replace(result(labels=labels), mistakes=shown))
+    assert len(html.encode()) < 2_000_000 and "(picture left out)" in html
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([0.0, 40.0, 180.0, 360.0]), st.sampled_from([0.0, 170.0])),
+        min_size=2,
+        max_size=8,
+    )
+)
+def test_numbers_on_the_map_stand_apart_and_inside(places: list[tuple[float, float]]) -> None:
+    middles = list(_middles(places, range(len(places))).values())
+    assert all((12 <= x <= WIDTH - 12 and 12 <= y <= MAP_SIZE - 12) or (x, y) in places for x, y in middles)
+    assert all(math.dist(a, b) > 12 for a, b in combinations(middles, 2))

@@ -5,6 +5,7 @@ Colour never stands alone: a shape, a dash or a number says the same.
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from statistics import median
 
 from markupsafe import Markup
@@ -22,6 +23,7 @@ from graftwork.report.svg import (
     padded,
     path,
     picture,
+    round1,
     scatter,
     strip,
     tag,
@@ -31,6 +33,7 @@ from graftwork.report.words import metric_name, percent
 
 COLOURS = 8
 MAP_CLASSES = 20
+KEYED_CLASSES = 60
 MAP_POINTS = 1500
 MAP_SIZE = 340.0
 
@@ -114,7 +117,7 @@ def calibration(bins: Sequence[CalibrationBin]) -> Markup:
 
 def learning(curve: LearningCurve) -> Markup:
     """Score by labels a class, one line a strategy, with one standard error either side."""
-    every = [p for points_ in curve.curves.values() for p in points_]
+    every = [p for line in curve.curves.values() for p in line]
     sizes = sorted({p.per_class for p in every})
     low, high = padded([v for p in every for v in (p.mean - p.error, p.mean + p.error)], 0.08, 0.01)
     x = Axis(sizes[0], sizes[-1], LEFT + 14, WIDTH - RIGHT - 6, log=True)
@@ -189,13 +192,13 @@ def swatch(index: int, *, line: bool) -> Markup:
     return tag("svg", *_line([(2, 8), (16, 8), (30, 8)], index), width=32, height=16, aria_hidden="true")
 
 
-def feature_map(points_: FeatureMap, classes: int) -> Markup:
-    """Rows in two dimensions, a number at the middle of each class; wrong answers are ringed.
+def feature_map(shown: FeatureMap, classes: int) -> Markup:
+    """Rows in two dimensions, a number at the middle of each of up to KEYED_CLASSES classes.
 
-    At most MAP_POINTS rows are drawn, evenly taken. Up to MAP_CLASSES classes have a colour and
-    shape of their own; beyond that only right and wrong are told apart.
+    Wrong answers are ringed. At most MAP_POINTS rows are drawn, evenly taken. Up to MAP_CLASSES
+    classes have a colour and shape of their own; beyond that only right and wrong are told apart.
     """
-    at, codes, right = _placed(points_)
+    at, codes, right = _placed(shown)
     marks = [tag("rect", x=0.5, y=0.5, width=WIDTH - 1, height=MAP_SIZE - 1, rx=6, class_="frame")]
     for code in sorted(set(codes)):
         mine = [p for p, c in zip(at, codes, strict=True) if c == code]
@@ -207,63 +210,56 @@ def feature_map(points_: FeatureMap, classes: int) -> Markup:
     marks += [tag("circle", cx=px, cy=py, r=4.8, class_="wrong") for px, py in wrong]
     marks += [
         tag("text", str(code + 1), x=px, y=py + 4.5, text_anchor="middle", class_="key")
-        for code, (px, py) in _middles(at, codes).items()
+        for code, (px, py) in (_middles(at, codes) if classes <= KEYED_CLASSES else {}).items()
     ]
-    description = (
-        f"{len(at)} rows of {classes} classes, {len(wrong)} of them answered wrongly; "
-        "numbers stand at the middle of each class"
+    description = f"{len(at)} rows of {classes} classes, {len(wrong)} of them answered wrongly" + (
+        "; numbers stand at the middle of each class" if classes <= KEYED_CLASSES else ""
     )
     return picture("map", "Map of the features", description, *marks, height=MAP_SIZE)
 
 
-def drawn(points_: FeatureMap) -> list[int]:
+def drawn(shown: FeatureMap) -> list[int]:
     """Which rows of the map are drawn: all, or MAP_POINTS evenly taken; never one that has no place."""
-    placed = [i for i, p in enumerate(zip(points_.x, points_.y, strict=True)) if all(map(math.isfinite, p))]
+    placed = [i for i, p in enumerate(zip(shown.x, shown.y, strict=True)) if all(map(math.isfinite, p))]
     step = max(1.0, len(placed) / MAP_POINTS)
     return [placed[int(i * step)] for i in range(min(len(placed), MAP_POINTS))]
 
 
-def _placed(points_: FeatureMap) -> tuple[list[Point], list[int], list[bool]]:
-    kept = drawn(points_)
-    x_low, x_high = padded([points_.x[i] for i in kept], 0.02)
-    y_low, y_high = padded([points_.y[i] for i in kept], 0.02)
+def _placed(shown: FeatureMap) -> tuple[list[Point], list[int], list[bool]]:
+    kept = drawn(shown)
+    x_low, x_high = padded([shown.x[i] for i in kept], 0.02)
+    y_low, y_high = padded([shown.y[i] for i in kept], 0.02)
     x, y = Axis(x_low, x_high, 10, WIDTH - 10), Axis(y_low, y_high, MAP_SIZE - 10, 10)
-    at = [(x.at(points_.x[i]), y.at(points_.y[i])) for i in kept]
-    return at, [points_.codes[i] for i in kept], [points_.right[i] for i in kept]
+    at = [(x.at(shown.x[i]), y.at(shown.y[i])) for i in kept]
+    return at, [shown.codes[i] for i in kept], [shown.right[i] for i in kept]
 
 
-def _middles(at: Sequence[Point], codes: Sequence[int], apart: float = 19.0) -> dict[int, Point]:
+def _middles(at: Sequence[Point], codes: Sequence[int]) -> dict[int, Point]:
     """The median place of each class, pushed apart until the numbers there can be read."""
-    middles: dict[int, list[float]] = {}
+    middles: dict[int, Point] = {}
     for code in sorted({c for c in codes if c >= 0}):
         mine = [p for p, c in zip(at, codes, strict=True) if c == code]
-        middles[code] = [median(p[0] for p in mine), median(p[1] for p in mine)]
+        middles[code] = median(p[0] for p in mine), median(p[1] for p in mine)
     for _ in range(60):
-        for first, a in middles.items():
-            for second, b in middles.items():
-                if second <= first:
-                    continue
-                dx, dy = b[0] - a[0], b[1] - a[1]
-                distance = math.hypot(dx, dy)
-                if distance >= apart:
-                    continue
-                # classes on the very same spot part in directions of their own
-                ux, uy = (
-                    (dx / distance, dy / distance)
-                    if distance > 0.01
-                    else (math.cos(second), math.sin(second))
-                )
-                push = (apart - distance) / 2
-                a[0], a[1], b[0], b[1] = (
-                    a[0] - ux * push,
-                    a[1] - uy * push,
-                    b[0] + ux * push,
-                    b[1] + uy * push,
-                )
-        for place in middles.values():
-            place[0] = min(max(place[0], 12.0), WIDTH - 12)
-            place[1] = min(max(place[1], 12.0), MAP_SIZE - 12)
-    return {code: (round(px, 1), round(py, 1)) for code, (px, py) in middles.items()}
+        for first, second in combinations(middles, 2):
+            middles[first], middles[second] = _parted(middles[first], middles[second], turn=second)
+    return {code: (round1(px), round1(py)) for code, (px, py) in middles.items()}
+
+
+def _parted(a: Point, b: Point, turn: int, apart: float = 19.0) -> tuple[Point, Point]:
+    """Both places moved away from each other to `apart` units, within the frame."""
+    dx, dy = b[0] - a[0], b[1] - a[1]
+    distance = math.hypot(dx, dy)
+    if distance >= apart:
+        return a, b
+    # places that coincide have no direction to part in: each pair takes one of its own
+    ux, uy = (dx / distance, dy / distance) if distance > 0.01 else (math.cos(turn), math.sin(turn))
+    push = (apart - distance) / 2
+    return _inside(a[0] - push * ux, a[1] - push * uy), _inside(b[0] + push * ux, b[1] + push * uy)
+
+
+def _inside(x: float, y: float) -> Point:
+    return min(max(x, 12.0), WIDTH - 12), min(max(y, 12.0), MAP_SIZE - 12)
 
 
 def _line(at: list[Point], index: int, *, marked: bool = True) -> list[Markup]:
