@@ -43,7 +43,7 @@ class CompactConfig:
     cells: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "blocks": [asdict(block) for block in self.blocks]}
 
     @classmethod
     def from_json(cls, config: Mapping[str, Any]) -> Self:

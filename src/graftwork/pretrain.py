@@ -20,7 +20,15 @@ from graftwork.networks import CompactConfig, CompactNet
 from graftwork.records import Notify, silent
 from graftwork.rows import UNLABELLED, Dataset, IntArray, Rows
 from graftwork.sources import COMPACT, Source
-from graftwork.strategies.scratch import Amount, Made, made_of_pictures, plan_for, suited
+from graftwork.strategies.scratch import (
+    FEWEST_TO_HOLD_OUT,
+    STEPS,
+    Amount,
+    Made,
+    made_of_pictures,
+    plan_for,
+    suited,
+)
 from graftwork.training import hold_out, train
 
 SEEN = "rows.txt"
@@ -72,15 +80,16 @@ def pretrain(
     torch.manual_seed(seed)
     made = made_of_pictures(learnt.rows, config, preparation, len(dataset.labels), augment, notify)
     held = _held(learnt, seed)
-    plan = plan_for(len(learnt) - int(held.sum()), seconds, seed, held=bool(held.any()))
+    rows = len(learnt) - int(held.sum())
+    plan = plan_for(rows, STEPS["image"], seconds, seed=seed, held=bool(held.any()))
     training = train(
         made.network, made.batches, learnt.target.codes, plan, held=held, augment=made.augment, notify=notify
     )
-    part, rows, accuracy = _accuracy(made, labelled, learnt, held)
+    part, tested, accuracy = _accuracy(made, labelled, learnt, held)
     digests = _digests(learnt.rows)
     about = Pretraining(
         dataset.name, dataset.labels, len(learnt), hashlib.sha256("\n".join(digests).encode()).hexdigest(),
-        part, rows, accuracy, training.kept, round(training.seconds, 1), seed, augment,
+        part, tested, accuracy, training.kept, round(training.seconds, 1), seed, augment,
         datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     assert isinstance(made.network, CompactNet)
@@ -99,7 +108,7 @@ def write(
     digests: list[str],
 ) -> Source:
     """Write a source folder under a temporary name beside its place, then rename it."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     described = {
         "model_type": COMPACT,
@@ -115,7 +124,8 @@ def write(
         (unfinished / "config.json").write_text(text + "\n", "utf-8")
         (unfinished / "README.md").write_text(readme, "utf-8")
         (unfinished / SEEN).write_text("".join(f"{digest}\n" for digest in digests), "ascii")
-        save_file(arrays, unfinished / "model.safetensors")
+        # not save_file: it gives a file that only its owner may read
+        (unfinished / "model.safetensors").write_bytes(save(arrays))
         unfinished.chmod(0o755)
         if folder.is_dir():
             folder.rmdir()  # `_check` saw that it is empty
@@ -172,6 +182,8 @@ def _held(learnt: Dataset, seed: int) -> NDArray[np.bool_]:
     validation = learnt.split.parts == "validation"
     if validation.any():
         return np.asarray(validation)
+    if len(learnt) < FEWEST_TO_HOLD_OUT:
+        return np.zeros(len(learnt), dtype=bool)
     groups = np.arange(len(learnt)) if learnt.groups is None else learnt.groups
     return hold_out(learnt.target.codes, groups, 0.1, seed)
 

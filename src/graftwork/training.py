@@ -305,9 +305,9 @@ def warp(pictures: Tensor, grid: Tensor) -> Tensor:
 def waves(n: int, side: int, size: float, generator: torch.Generator) -> Tensor:
     """Smooth random displacements (n, side, side, 2) with a standard deviation of `size` sides."""
     knots = torch.randn(n, 2, 4, 4, generator=generator)
-    # a grid runs over 2 units a side; interpolating between knots takes about a third of the deviation
+    # a grid runs over 2 units a side; interpolating between knots takes off a fifth
     smooth = F.interpolate(knots, size=(side, side), mode="bicubic", align_corners=True)
-    return 3 * size * smooth.permute(0, 2, 3, 1)
+    return 2.46 * size * smooth.permute(0, 2, 3, 1)
 
 
 def _contrast(pictures: Tensor, size: float, generator: torch.Generator) -> Tensor:

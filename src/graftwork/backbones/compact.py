@@ -177,7 +177,7 @@ class Compact:
                 part = pictures[start : start + _BATCH]
                 batch.zero_()
                 batch[: len(part)] = torch.from_numpy(part) / 255
-                out[start : start + len(part)] = self._network.features(batch).numpy()[: len(part)]
+                out[start : start + len(part)] = self.network.features(batch).numpy()[: len(part)]
         return out
 
     def state(self) -> BackboneState:
@@ -196,7 +196,8 @@ class Compact:
             return str(reason)
 
     @cached_property
-    def _network(self) -> CompactNet:
+    def network(self) -> CompactNet:
+        """In eval mode, folded; raises ArtefactError where weights and config do not belong together."""
         network = CompactNet(self.config, classes=1)
         load(network, self.arrays)
         network.trunk = folded(network.trunk)
@@ -245,7 +246,7 @@ def open_compact(source: Source) -> Compact:
         )
     arrays = load_file(source.folder / "model.safetensors")
     arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-    return Compact(*_configs(described), arrays, source)
+    return _built(described, arrays, source)
 
 
 def restore(state: BackboneState) -> Compact:
@@ -257,11 +258,15 @@ def restore(state: BackboneState) -> Compact:
         )
     if state.source is not None:
         return open_compact(state.source)
-    return Compact(*_configs(state.config), state.arrays)
+    return _built(state.config, state.arrays, None)
 
 
-def _configs(described: Mapping[str, Any]) -> tuple[CompactConfig, Preparation]:
+def _built(
+    described: Mapping[str, Any], arrays: Mapping[str, NDArray[np.float32]], source: Source | None
+) -> Compact:
     for part in ("network", "preparation"):
         if not isinstance(described.get(part), Mapping):
             raise ArtefactError(f"the config of a compact network lacks {part!r}; make the source again")
-    return CompactConfig.from_json(described["network"]), Preparation.from_json(described["preparation"])
+    config = CompactConfig.from_json(described["network"])
+    load(CompactNet(config, classes=1), arrays)  # what does not fit is refused now, not when asked
+    return Compact(config, Preparation.from_json(described["preparation"]), arrays, source)

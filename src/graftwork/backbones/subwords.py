@@ -49,8 +49,8 @@ def tokens(text: str, buckets: int) -> Tokens:
     """The hashed n-grams of each token of `text`, at least one token (of zeros for an empty text)."""
     found = _TOKEN.findall(unicodedata.normalize("NFKC", text[:_CHARACTERS]).lower())[:LONGEST]
     table = np.zeros((max(len(found), 1), GRAMS), dtype=np.int32)
-    for place, (token, following) in enumerate(zip(found, [*found[1:], ""], strict=True)):
-        grams = _grams(token, following)[:GRAMS]
+    for place, token in enumerate(found):
+        grams = _grams(token, found[place + 1] if place + 1 < len(found) else "")[:GRAMS]
         # bucket 0 stands for nothing
         table[place, : len(grams)] = [
             1 + zlib.crc32(gram.encode("utf-8", "replace")) % (buckets - 1) for gram in grams
@@ -135,7 +135,7 @@ class Subwords:
                 for start in range(0, len(alike), _BATCH):
                     part = alike[start : start + _BATCH]
                     batch = [texts[i] for i in part] + [_NOTHING] * (_BATCH - len(part))
-                    out[part] = self._network.features(padded(batch, int(length))).numpy()[: len(part)]
+                    out[part] = self.network.features(padded(batch, int(length))).numpy()[: len(part)]
         return out
 
     def state(self) -> BackboneState:
@@ -143,7 +143,8 @@ class Subwords:
         return BackboneState("subwords", config, self.arrays)
 
     @cached_property
-    def _network(self) -> SubwordNet:
+    def network(self) -> SubwordNet:
+        """In eval mode; raises ArtefactError where weights and config do not belong together."""
         network = SubwordNet(self.config, classes=1)
         load(network, self.arrays)
         return network.eval()
@@ -166,7 +167,9 @@ def restore(state: BackboneState) -> Subwords:
             f"this model cuts texts by version {seen}, this graftwork by {(VERSION, LONGEST, GRAMS)}; "
             "fit it again, or install the graftwork that saved it"
         )
-    return Subwords(SubwordConfig.from_json(config["network"]), state.arrays)
+    network = SubwordConfig.from_json(config["network"])
+    load(SubwordNet(network, classes=1), state.arrays)  # what does not fit is refused now, not when asked
+    return Subwords(network, state.arrays)
 
 
 def batches(texts: Sequence[Tokens], index: IntArray) -> torch.Tensor:

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from graftwork.backbones.base import Backbone
 from graftwork.backbones.compact import Compact, Preparation, open_compact, read_picture, weights
-from graftwork.backbones.subwords import Subwords, Tokens, batches, read_tokens
+from graftwork.backbones.subwords import Subwords, batches, read_tokens
 from graftwork.errors import RequestError, Unreadable
 from graftwork.heads import LinearHead
 from graftwork.images import decode
@@ -40,10 +40,13 @@ SECONDS = 20.0
 """What it may spend where nobody says."""
 
 Amount = Literal["none", "light", "strong"]
+T = TypeVar("T")
 
-_STEPS = 1_200
-_FEWEST_TO_HOLD_OUT = 200
-_PATIENCE = 12
+STEPS: dict[Kind, int] = {"image": 1_200, "text": 400}
+"""A few rows are seen again until this many steps are made."""
+
+FEWEST_TO_HOLD_OUT = 200
+_PATIENCE = 8
 _LOOKED_AT = 48
 _IN_MEMORY = 64_000_000
 
@@ -76,7 +79,8 @@ class Scratch:
         # reading the rows counts, but a slow disk must not leave the network untrained
         left = max(seconds - (time.perf_counter() - begun), seconds / 2)
         held = held_rows(task)
-        plan = plan_for(len(task.codes) - int(held.sum()), left, task.seed, held=bool(held.any()))
+        rows = len(task.codes) - int(held.sum())
+        plan = plan_for(rows, STEPS[task.kind], left, seed=task.seed, held=bool(held.any()))
         training = train(
             made.network, made.batches, task.codes, plan,
             held=held, weights=task.weights, augment=made.augment, notify=notify,
@@ -112,10 +116,10 @@ class Made:
     described: dict[str, Any]
 
 
-def plan_for(rows: int, seconds: float | None, seed: int, *, held: bool) -> Plan:
-    """Epochs enough for about 1,200 steps, between 30 and 400, in batches of 32 or (many rows) 64."""
+def plan_for(rows: int, steps: int, seconds: float | None, *, seed: int, held: bool) -> Plan:
+    """Epochs enough for about `steps` steps, between 30 and 600, in batches of 32 or (many rows) 64."""
     batch = 64 if rows > 1_000 else 32
-    epochs = int(np.clip(_STEPS * batch / rows, 30, 400))
+    epochs = int(np.clip(steps / np.ceil(rows / batch), 30, 600))
     return Plan(epochs, batch, patience=_PATIENCE if held else None, seconds=seconds, seed=seed)
 
 
@@ -124,7 +128,7 @@ def held_rows(task: Task) -> NDArray[np.bool_]:
     learnt = task.codes[~task.validation]
     if task.validation.any() and len(np.unique(learnt)) == len(np.unique(task.codes)):
         return task.validation
-    if len(task.codes) < _FEWEST_TO_HOLD_OUT:
+    if len(task.codes) < FEWEST_TO_HOLD_OUT:
         return np.zeros(len(task.codes), dtype=bool)
     return hold_out(task.codes, task.groups, 0.1, task.seed)
 
@@ -165,7 +169,10 @@ def made_of_pictures(
 def _texts(task: Task, amount: Amount) -> Made:
     config = SubwordConfig()
     network = SubwordNet(config, len(task.labels))
-    texts = [_read_or_name(task.rows, i, config) for i in range(len(task.rows))]
+    texts = [
+        _named(task.rows, i, lambda i: read_tokens(task.rows, i, config.buckets))
+        for i in range(len(task.rows))
+    ]
     dropped = {"none": 0.0, "light": 0.1, "strong": 0.25}[amount]
     return Made(
         network,
@@ -176,9 +183,10 @@ def _texts(task: Task, amount: Amount) -> Made:
     )
 
 
-def _read_or_name(rows: Rows, i: int, config: SubwordConfig) -> Tokens:
+def _named(rows: Rows, i: int, read: Callable[[int], T]) -> T:
+    """What `read` makes of row i; raises Unreadable, naming the row."""
     try:
-        return read_tokens(rows, i, config.buckets)
+        return read(i)
     except Unreadable as reason:
         raise Unreadable(f"{rows.names[i]} {reason}; remove or replace it, then run again") from reason
 
@@ -205,10 +213,7 @@ def read_pictures(
         with tempfile.TemporaryFile() as file:
             pictures = np.memmap(file, np.uint8, "w+", shape=shape)
     for i in range(len(rows)):
-        try:
-            pictures[i] = read_picture(rows, config, preparation, i)
-        except Unreadable as reason:
-            raise Unreadable(f"{rows.names[i]} {reason}; remove or replace it, then run again") from reason
+        pictures[i] = _named(rows, i, lambda i: read_picture(rows, config, preparation, i))
         if i % 256 == 255:
             notify(Progress("reading", i + 1, len(rows)))
     return pictures
@@ -221,7 +226,8 @@ def suited(rows: Rows) -> tuple[CompactConfig, Preparation]:
     border of mostly one value.
     """
     index = np.unique(np.linspace(0, len(rows) - 1, _LOOKED_AT).astype(int))
-    pictures = [np.asarray(decode(rows.column.read(int(i)), 128), dtype=np.float32) for i in index]
+    looked_at = [_named(rows, int(i), lambda i: decode(rows.column.read(i), 128)) for i in index]
+    pictures = [np.asarray(picture, dtype=np.float32) for picture in looked_at]
     small = np.median([max(picture.shape[:2]) for picture in pictures]) <= 40
     grey = bool(np.mean([np.ptp(picture, axis=2).mean() <= 4 for picture in pictures]) > 0.95)
     drawn = grey and float(np.mean([_on_one_ground(picture[..., 0]) for picture in pictures])) > 0.8
