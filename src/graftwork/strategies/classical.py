@@ -5,6 +5,7 @@ kernel ridge regression. Every setting is chosen by cross-validation inside the 
 whole groups held out together; probabilities are calibrated on the held-out answers.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,17 +55,21 @@ class Classical:
 
 @dataclass(frozen=True)
 class Judged:
-    """Settings with what they were worth on held-out rows: the task's metric (None: nothing could be
-    held out), the log-loss, and the temperature at which it is lowest."""
+    """Settings, and what they were worth on so many held-out rows (0: nothing could be held out).
+
+    value: the task's metric. temperature: the one at which `log_loss` is lowest.
+    """
 
     settings: Mapping[str, Any]
-    value: float | None
-    log_loss: float
     temperature: float
+    value: float = math.nan
+    log_loss: float = math.nan
+    rows: int = 0
 
     def record(self, metric: Metric) -> dict[str, Any]:
         """Plain JSON for `Model.settings`."""
-        return {**self.settings, "temperature": self.temperature, f"held_out_{metric}": self.value}
+        held_out = self.value if self.rows else None
+        return {**self.settings, "temperature": self.temperature, f"held_out_{metric}": held_out}
 
 
 def inner_folds(task: Task, rows: IntArray) -> list[Fold]:
@@ -92,12 +97,18 @@ def judge(task: Task, settings: Mapping[str, Any], logits: NDArray[np.float64]) 
     held = ~np.isnan(logits[:, 0])
     codes = task.codes[held]
     heat, log_loss = temperature(logits[held], codes, task.weights[held])
-    return Judged(settings, _measure(task.metric, codes, logits[held].argmax(1)), log_loss, heat)
+    value = _measure(task.metric, codes, logits[held].argmax(1))
+    return Judged(settings, heat, value, log_loss, len(codes))
 
 
 def best(judged: Sequence[Judged]) -> Judged:
-    """The highest metric; among equals, the lowest log-loss."""
-    return max(judged, key=lambda one: (round(one.value or 0.0, 9), -one.log_loss))
+    """The lowest log-loss among those whose metric is within half a standard error of the highest.
+
+    On a few rows many settings tie or differ by one lucky answer; the log-loss still tells them apart.
+    """
+    highest = max(one.value for one in judged)
+    error = math.sqrt(highest * (1 - highest) / judged[0].rows)
+    return min((one for one in judged if one.value >= highest - error / 2), key=lambda one: one.log_loss)
 
 
 def _measure(metric: Metric, codes: IntArray, answers: IntArray) -> float:

@@ -15,7 +15,7 @@ from scipy.linalg import cho_factor, cho_solve, lapack
 from graftwork.backbones.base import Backbone, labelled_matrix
 from graftwork.backbones.descriptor import BLOCKS
 from graftwork.folds import Fold
-from graftwork.kernel_head import Float64, KernelHead, gaussian, scaled, squared_distances
+from graftwork.kernel_head import Float64, KernelHead, gaussian, scaled
 from graftwork.model import Model
 from graftwork.records import Notify, Progress
 from graftwork.rows import IntArray
@@ -35,8 +35,8 @@ _FEW = 1_000
 """Rows on which the mixture is chosen: it shows early, and time grows with the cube of the rows."""
 _KEPT = 2_500
 """Rows whose similarity the model looks at; with more rows all still shape the coefficients."""
-
-Distances = Mapping[str, Float64]
+_HEAT = 0.1
+"""The usual temperature, for tasks on which none can be measured."""
 
 
 def fit_images(task: Task, basis: Backbone, notify: Notify) -> Model:
@@ -73,49 +73,28 @@ def _columns(typical: Mapping[str, float], settings: Mapping[str, Any]) -> NDArr
 
 
 def _choose(
-    task: Task,
-    features: NDArray[np.float32],
-    rows: IntArray,
-    typical: Mapping[str, float],
-    notify: Notify,
+    task: Task, features: NDArray[np.float32], rows: IntArray, typical: Mapping[str, float], notify: Notify
 ) -> Judged:
-    """The mixture of descriptors on a thousand rows, then width and strength on all that are kept."""
+    """The mixture of descriptors on a thousand rows; on all that are kept the width, then the strength."""
     few = rows[tuning_rows(task.groups[rows], _FEW, task.seed)]
-    mixed = _attempt(task, features, few, typical, list(_MIXTURES), (1.0,), notify)
-    if mixed is None:
-        settings = {"features": "all", "narrowness": 1.0, "strength": 0.1}
-        return Judged(settings, None, 0.0, 0.3)
-    final = _attempt(task, features, rows, typical, [mixed.settings["features"]], _NARROWNESSES, notify)
-    return mixed if final is None else final
-
-
-def _attempt(
-    task: Task,
-    features: NDArray[np.float32],
-    rows: IntArray,
-    typical: Mapping[str, float],
-    mixtures: Sequence[str],
-    narrownesses: Sequence[float],
-    notify: Notify,
-) -> Judged | None:
-    """The best of all combinations by answers held out among `rows`; None where nothing can be held out."""
-    splits = inner_folds(task, rows)
-    if not splits:
-        return None
-    judged = []
-    for mixture in mixtures:
-        base = _columns(typical, {"features": mixture, "narrowness": 1.0})
-        placed = scaled(features[rows], base)
-        distances = squared_distances(placed, placed)
-        for narrowness in narrownesses:
-            kernel = np.exp(-narrowness * distances)
-            for strength in _STRENGTHS:
-                logits = np.full((len(task.codes), len(task.labels)), np.nan)
-                logits[rows] = _held_out(kernel, task, rows, strength, splits)
-                settings = {"features": mixture, "narrowness": narrowness, "strength": strength}
-                judged.append(judge(task, settings, logits))
-            notify(Progress("classical", len(judged), None, unit="trials"))
-    return best(judged)
+    start = {"features": "all", "narrowness": 1.0, "strength": 0.1}
+    chosen = Judged(start, _HEAT)
+    for name, values, among in (
+        ("features", list(_MIXTURES), few),
+        ("narrowness", _NARROWNESSES, rows),
+        ("strength", _STRENGTHS, rows),
+    ):
+        splits = inner_folds(task, among)
+        if splits:
+            tried = []
+            for value in values:
+                settings = {**chosen.settings, name: value}
+                tried.append(
+                    judge(task, settings, _held_out(task, features, among, typical, settings, splits))
+                )
+                notify(Progress("classical", len(tried), len(values), unit="trials"))
+            chosen = best(tried)
+    return chosen
 
 
 def _targets(task: Task, rows: IntArray | slice) -> Float64:
@@ -124,20 +103,28 @@ def _targets(task: Task, rows: IntArray | slice) -> Float64:
     return np.asarray(np.eye(classes)[task.codes[rows]] - 1 / classes)
 
 
-def _held_out(kernel: Float64, task: Task, rows: IntArray, strength: float, splits: list[Fold]) -> Float64:
-    """Answers (rows, classes) of each fold's rows by the model without them; NaN where never held out."""
-    ridged = kernel.copy()
-    ridged[np.diag_indices(len(rows))] += strength / task.weights[rows]
+def _held_out(
+    task: Task,
+    features: NDArray[np.float32],
+    rows: IntArray,
+    typical: Mapping[str, float],
+    settings: Mapping[str, Any],
+    splits: Sequence[Fold],
+) -> Float64:
+    """Answers (all rows, classes): each fold's by the model without it; NaN where never held out."""
+    placed = scaled(features[rows], _columns(typical, settings))
+    ridged = gaussian(placed, placed)
+    ridged[np.diag_indices(len(rows))] += settings["strength"] / task.weights[rows]
     factor, info = lapack.dpotrf(ridged, lower=1, overwrite_a=1)
     assert info == 0, "a Gaussian kernel with a ridge is positive definite"
     inverse, _ = lapack.dpotri(factor, lower=1, overwrite_c=1)
     inverse = np.tril(inverse) + np.tril(inverse, -1).T
     targets = _targets(task, rows)
     coefficients = inverse @ targets
-    answers = np.full_like(targets, np.nan)
+    answers = np.full((len(task.codes), len(task.labels)), np.nan)
     for _, held in splits:
         block = inverse[np.ix_(held, held)]
-        answers[held] = targets[held] - np.linalg.solve(block, coefficients[held])
+        answers[rows[held]] = targets[held] - np.linalg.solve(block, coefficients[held])
     return answers
 
 

@@ -22,6 +22,8 @@ _MOST_SIGNS_IN_RUNS = 4_000_000
 _MOST_WEIGHTS = 1 << 24
 _MANY_ROWS = 1_000
 _TUNING_ROWS = 10_000
+_HEAT = 0.4
+"""The usual temperature, for tasks on which none can be measured."""
 
 Counted = dict[View, sparse.csr_array]
 
@@ -50,7 +52,7 @@ def _choose(task: Task, counted: Counted, notify: Notify) -> Judged:
     rows = tuning_rows(task.groups, _TUNING_ROWS, task.seed)
     splits = [(rows[train], rows[held]) for train, held in inner_folds(task, rows)]
     if not splits:
-        return Judged({"views": list(counted), "penalty": _PENALTIES[1]}, None, 0.0, 1.0)
+        return Judged({"views": list(counted), "penalty": _PENALTIES[1]}, _HEAT)
     views = [views for views in _VIEWS if set(views) <= set(counted)]
     steps = len(splits) * (len(views) + len(_PENALTIES) - 1)
     done = 0
