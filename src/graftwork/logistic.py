@@ -92,7 +92,7 @@ def logistic(
         return value, (steps * gradient).ravel()
 
     first = np.zeros(shape) if start is None else start.transpose(1, 0, 2).reshape(shape) / steps
-    options = {"maxiter": 500, "maxcor": 8, "gtol": tolerance * np.sqrt(mass), "ftol": 1e-12}
+    options = {"maxiter": 500, "maxcor": 8, "gtol": tolerance * np.sqrt(mass), "ftol": 1e-2 * tolerance**2}
     search: Any = minimize  # its stubs do not know a function that returns its gradient too
     found = search(loss, first.ravel(), jac=True, method="L-BFGS-B", options=options).x
     return np.ascontiguousarray(
