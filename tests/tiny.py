@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from graftwork.rows import ImageBytes, Rows, Texts
 from PIL import Image
+
+from graftwork.rows import ImageBytes, Rows, Texts
 
 WORDS = "a the good bad film was not very but fine dull bright it and plot actor scene 好 不".split()
 
@@ -113,6 +114,7 @@ def _image_source(folder: Path, model: Any, config: Any, seed: int, stated: dict
 
 def _save(folder: Path, model: Any, config: Any, seed: int) -> None:
     import torch
+
     from graftwork.backbones.quiet import quiet
 
     with quiet():

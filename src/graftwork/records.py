@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -60,7 +61,7 @@ class Features:
     def matrix(self) -> NDArray[np.float32]:
         """The only array, flattened to (rows, width); may be a read-only memory map."""
         (array,) = self.arrays.values()
-        return array.reshape(len(array), -1)
+        return array.reshape(len(array), prod(array.shape[1:]))
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
+
 from graftwork import hub, paths, sources
 from graftwork.errors import ArtefactError, MissingExtra, RequestError, WorkError
-from safetensors.numpy import save_file
 
 IMAGE = {"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}}
 
@@ -125,9 +126,7 @@ def test_auto_takes_the_only_local_source_that_fits(tmp_path: Path, monkeypatch:
     assert sources.choose("text")[0].name == "words"
 
 
-def test_auto_names_the_candidates_where_several_fit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_names_the_candidates_where_several_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source(tmp_path / "net")
     source(tmp_path / "other")
     monkeypatch.setenv("GRAFT_SOURCES", str(tmp_path))
