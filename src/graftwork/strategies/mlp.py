@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,20 +22,21 @@ from graftwork.strategies.base import Task
 
 BATCH = 512
 """Largest number of rows a step; small data take smaller steps."""
-EPOCHS, BLIND_EPOCHS = 200, 40
-"""At most, with rows set apart to stop by; and where there is none to tell when to stop."""
+BLIND_EPOCHS = 40
+"""At most, where no row is set apart to tell when to stop."""
 PATIENCE = 8
 """Epochs without a better loss on the rows set apart."""
 
 
 @dataclass(frozen=True)
 class MLP:
-    """Strategy "mlp". units: width of the hidden layer; rate: learning rate; decay: of AdamW."""
+    """Strategy "mlp". units: width of the hidden layer; rate, decay: of AdamW; epochs: at most."""
 
     units: int = 256
     dropout: float = 0.5
     rate: float = 1e-3
     decay: float = 1e-2
+    epochs: int = 200
     name: str = "mlp"
     transfers: bool = True
 
@@ -62,26 +63,30 @@ class MLP:
         self, features: NDArray[np.float32], task: Task, notify: Notify
     ) -> tuple[MLPHead, dict[str, Any]]:
         """The head on (rows, width) features, and how its training went, in plain JSON."""
-        apart = set_apart(task)
-        training = _Training(self, features, task, np.flatnonzero(~apart), np.flatnonzero(apart))
+        present, codes = np.unique(task.codes, return_inverse=True)
+        known = replace(task, codes=codes, labels=tuple(task.labels[code] for code in present))
+        apart = set_apart(known)
+        training = _Training(self, features, known, np.flatnonzero(~apart), np.flatnonzero(apart))
         curve = training.run(notify)
         arrays = training.arrays()
         heat, loss = 1.0, None
         if apart.any():
-            seen = MLPHead.of(task.labels, arrays).logits(features[apart])
-            heat, loss = temperature(seen, task.codes[apart], task.weights[apart])
+            seen = MLPHead.of(known.labels, arrays).logits(features[apart])
+            heat, loss = temperature(seen, codes[apart], task.weights[apart])
         settings = {
             "head": "mlp",
             "units": self.units,
             "dropout": self.dropout,
             "rate": self.rate,
             "decay": self.decay,
+            "epochs": len(curve),
             "temperature": heat,
             "log_loss": loss,
             "rows_out_of_fold": int(apart.sum()),
             "training_curve": curve,
         }
-        return MLPHead.of(task.labels, arrays, heat), settings
+        head = MLPHead.of(known.labels, arrays, heat)
+        return (head if len(present) == len(task.labels) else head.over(task.labels)), settings
 
 
 def set_apart(task: Task) -> NDArray[np.bool_]:
@@ -115,7 +120,7 @@ class _Training:
             torch.manual_seed(task.seed)
             self.first = nn.Linear(features.shape[1], recipe.units)
             self.last = nn.Linear(recipe.units, len(task.labels))
-        self.dropout = recipe.dropout
+        self.dropout, self.epochs = recipe.dropout, recipe.epochs
         self.optimiser = torch.optim.AdamW(
             [*self.first.parameters(), *self.last.parameters()], lr=recipe.rate, weight_decay=recipe.decay
         )
@@ -125,7 +130,7 @@ class _Training:
         curve: list[list[float | None]] = []
         best, kept, waited = float("inf"), self.arrays(), 0
         until = None if self.task.seconds is None else time.monotonic() + self.task.seconds
-        epochs = EPOCHS if len(self.apart) else BLIND_EPOCHS
+        epochs = self.epochs if len(self.apart) else min(self.epochs, BLIND_EPOCHS)
         for epoch in range(epochs):
             loss = self.epoch()
             held = self.held_loss() if len(self.apart) else None
