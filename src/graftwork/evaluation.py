@@ -189,8 +189,12 @@ def _log_loss(truth: IntArray, probabilities: Floats, groups: IntArray | None, l
     value, most = float(loss.mean()), -float(np.log(smallest))
     variance, degrees = variance_of_sum((loss - value) / rows, groups)
     degrees = min(degrees, rows - 1)
-    half = quantile(level, degrees) * float(np.sqrt(variance)) if degrees > 0 else most
-    return Score("log_loss", value, max(0.0, value - half), min(most, value + half), rows, level)
+    if degrees <= 0 or value <= 0:
+        return Score("log_loss", value, 0.0, most, rows, level)
+    relative = quantile(level, degrees) * float(np.sqrt(variance)) / value
+    # losses are skewed: the upper end is taken on the logarithmic scale, where it lies further off
+    high = min(most, value * float(np.exp(min(relative, 700.0))))
+    return Score("log_loss", value, max(0.0, value - relative * value), max(value, high), rows, level)
 
 
 def _auroc(truth: IntArray, probabilities: Floats, groups: IntArray | None, level: float) -> Score:
@@ -210,13 +214,20 @@ def _auroc(truth: IntArray, probabilities: Floats, groups: IntArray | None, leve
         beats[~mine] -= (ranks[~mine] - rankdata(scores[~mine])) / positive
         area = float(beats[mine].mean())
         areas.append(area)
-        contributions += (beats - area) / np.where(mine, positive, negative) / len(present)
+        # DeLong's components, each side's variance unbiased: m (m - 1), not m^2
+        sides = np.where(mine, _unbiased(positive), _unbiased(negative))
+        contributions += (beats - area) / sides / len(present)
         sure += min(positive, negative)
     value = float(np.mean(areas))
     # perfect order shows no variance: as if each row of a smaller side were one trial
     at_most = min(float(rows), sure) if not contributions.any() else np.inf
-    low, high = effective_wilson(value, contributions, groups, at_most, level)
+    degrees = max(1.0, sure / len(present) - 1)
+    low, high = effective_wilson(value, contributions, groups, at_most, level, degrees)
     return Score("auroc", value, low, high, rows, level)
+
+
+def _unbiased(rows: int) -> float:
+    return float(np.sqrt(rows * max(rows - 1, 1)))
 
 
 def _calibration(

@@ -43,17 +43,22 @@ def wilson(share: float, rows: float, level: float, degrees: float = np.inf) -> 
 
 
 def effective_wilson(
-    share: float, contributions: Floats, groups: IntArray | None, at_most: float, level: float
+    share: float,
+    contributions: Floats,
+    groups: IntArray | None,
+    at_most: float,
+    level: float,
+    degrees: float = np.inf,
 ) -> Interval:
     """Wilson's interval on effective rows for an estimate in [0, 1].
 
     contributions: (rows,) each row's part of the estimate's error (its influence divided by the
     number of rows); their sum over groups gives the variance. at_most: rows where nothing varies,
-    and the largest number believed.
+    and the largest number believed. degrees: what the variance rests on, where that is less than groups.
     """
-    variance, degrees = variance_of_sum(contributions, groups)
+    variance, known = variance_of_sum(contributions, groups)
     rows = min(at_most, share * (1 - share) / variance) if variance > 0 else at_most
-    return wilson(share, rows, level, degrees)
+    return wilson(share, rows, level, min(known, degrees))
 
 
 def share_interval(right: NDArray[np.bool_], groups: IntArray | None, level: float) -> Interval:
@@ -113,8 +118,8 @@ def tango(gains: float, losses: float, rows: float, level: float, degrees: float
 
     # a hair off the observed difference: where no row differs, or all do, that is a root of its own
     middle, hair = difference / rows, 1e-9
-    low = -1.0 if losses == rows else brentq(excess, -1.0, middle - hair, xtol=1e-12)
-    high = 1.0 if gains == rows else brentq(excess, middle + hair, 1.0, xtol=1e-12)
+    low = -1.0 if middle < hair - 1 else brentq(excess, -1.0, middle - hair, xtol=1e-12)
+    high = 1.0 if middle > 1 - hair else brentq(excess, middle + hair, 1.0, xtol=1e-12)
     return Interval(min(float(low), middle), max(float(high), middle))
 
 
