@@ -33,7 +33,7 @@ from graftwork.records import (
 )
 from graftwork.report import render
 from graftwork.report.charts import MAP_POINTS, MAP_SIZE, _middles, drawn
-from graftwork.report.render import PICTURE_BYTES, confused_pairs, picture_urls
+from graftwork.report.render import PICTURE_BYTES, confused_pairs, picture_urls, plain
 from graftwork.report.svg import WIDTH
 from graftwork.report.words import duration, isolated, points, sentence, visible
 from graftwork.verdict import in_words
@@ -488,3 +488,11 @@ def test_numbers_on_the_map_stand_apart_and_inside(places: list[tuple[float, flo
     middles = list(_middles(places, range(len(places))).values())
     assert all((12 <= x <= WIDTH - 12 and 12 <= y <= MAP_SIZE - 12) or (x, y) in places for x, y in middles)
     assert all(math.dist(a, b) > 12 for a, b in combinations(middles, 2))
+
+
+def test_settings_read_plainly() -> None:
+    assert plain({"a": 0.1 + 0.2, "b": None, "c": True}) == "a 0.3, b none, c yes"
+    assert (
+        plain([{"head": "ridge", "loss": 1.0}, {"head": "logistic"}]) == "head ridge, loss 1; head logistic"
+    )
+    assert plain([]) == "none" and plain((1, "x")) == "1, x"

@@ -132,7 +132,7 @@ def advice(result: Result) -> list[tuple[str, str | None]]:
     needed = _rows_needed(verdict)
     more = f"a difference of this size would need about {needed:,}" if needed else "more would narrow it"
     return [
-        (f"Take the simpler one, {best}, unless something else speaks for the transfer:", instead),
+        (f"Take the one without transfer, {best}, unless something else speaks for the other:", instead),
         (f"Or label more rows to compare on: there were {verdict.rows:,}, and {more}.", None),
     ]
 
@@ -212,5 +212,6 @@ def plain(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {plain(one)}" for key, one in value.items()) or "none"
     if isinstance(value, list | tuple):
-        return ", ".join(plain(one) for one in value) or "none"
+        between = "; " if any(isinstance(one, Mapping) for one in value) else ", "
+        return between.join(plain(one) for one in value) or "none"
     return str(value)
