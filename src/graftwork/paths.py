@@ -50,12 +50,12 @@ def kept(topic: str, key: Any, make: Callable[[], Mapping[str, Any]]) -> dict[st
     known = _read(path)
     if known is not None:
         return known
+    if path.exists():
+        _forget(path)  # it could not be read: damaged
     fact = dict(make())
     text = json.dumps({"key": key, "fact": fact}, ensure_ascii=False, indent=1)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            path.unlink()  # it exists and could not be read: damaged
         _link_into_place(path, text)
     except OSError:
         return fact  # a read-only or full disk costs time in later runs, not rightness in this one
@@ -90,6 +90,13 @@ def _link_into_place(path: Path, text: str) -> None:
             return
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _forget(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return  # not ours to remove: the fact is made anew in each process
 
 
 def _read(path: Path) -> dict[str, Any] | None:

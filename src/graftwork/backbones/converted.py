@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
@@ -31,9 +32,7 @@ class OpenVino:
     """
 
     def __init__(self, compiled: Any) -> None:
-        import openvino
-
-        self._queue = openvino.AsyncInferQueue(compiled, 0)
+        self._queue = openvino().AsyncInferQueue(compiled, 0)
         self._sink: Callable[[IntArray, NDArray[np.float32]], None] | None = None
         self._failures: list[BaseException] = []
         self._lock = threading.Lock()
@@ -102,14 +101,23 @@ def processor() -> str:
 
 @cache
 def _core() -> Any:
-    import openvino
+    return openvino().Core()
 
-    return openvino.Core()
+
+def openvino() -> Any:
+    """The library, without its telemetry: merely importing it would otherwise report over the net.
+
+    With that package absent it falls back to a stub of its own, which sends nothing.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino as library
+
+    return library
 
 
 def _convert(module: Any, example: tuple[NDArray[Any], ...], lengths: bool) -> Any:
-    """Trace and convert, by the frontend itself: the usual converter reports its use over the net."""
-    import openvino
+    """Trace and convert, by the frontend itself: a second trace for checking would double the time."""
+    library = openvino()
     import torch
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
@@ -122,8 +130,8 @@ def _convert(module: Any, example: tuple[NDArray[Any], ...], lengths: bool) -> A
         model = frontend.convert(frontend.load(decoder))
     for i, array in enumerate(example):
         shape = [-1] * array.ndim if lengths else list(array.shape)
-        model.inputs[i].get_node().set_partial_shape(openvino.PartialShape(shape))
-        model.inputs[i].get_node().set_element_type(openvino.Type(array.dtype))
+        model.inputs[i].get_node().set_partial_shape(library.PartialShape(shape))
+        model.inputs[i].get_node().set_element_type(library.Type(array.dtype))
     model.validate_nodes_and_infer_types()
     return model
 
@@ -149,14 +157,12 @@ def _kept_model(core: Any, key: dict[str, Any]) -> Any | None:
 
 def _keep(core: Any, key: dict[str, Any], model: Any) -> Any | None:
     """Write the conversion and read it back, which frees the torch weights; None where it cannot be kept."""
-    import openvino
-
     place = _place(key)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=place.parent, prefix="."))
         try:
-            openvino.save_model(model, work / "network.xml", compress_to_fp16=False)
+            openvino().save_model(model, work / "network.xml", compress_to_fp16=False)
             digests = {name: paths.file_digest(work / name) for name in ("network.xml", "network.bin")}
             (work / "digests.json").write_text(json.dumps(digests), "utf-8")
             if place.exists():
