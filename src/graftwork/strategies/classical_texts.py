@@ -1,13 +1,15 @@
 """Texts without pretrained weights: n-grams, weighted, under a linear support vector machine."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from graftwork.backbones.tfidf import Tfidf, View, Weighting, counts, read_texts, side_by_side
+from graftwork.folds import Fold
 from graftwork.heads import LinearHead
 from graftwork.model import Model
 from graftwork.records import Notify, Progress
@@ -53,29 +55,32 @@ def _choose(task: Task, counted: Counted, notify: Notify) -> Judged:
     splits = [(rows[train], rows[held]) for train, held in inner_folds(task, rows)]
     if not splits:
         return Judged({"views": list(counted), "penalty": _PENALTIES[1]}, _HEAT)
-    views = [views for views in _VIEWS if set(views) <= set(counted)]
-    steps = len(splits) * (len(views) + len(_PENALTIES) - 1)
-    done = 0
+    views = [list(names) for names in _VIEWS if set(names) <= set(counted)]
+    chosen = Judged({"views": views[-1], "penalty": _PENALTIES[1]}, _HEAT)
+    trials: tuple[tuple[str, Sequence[Any]], ...] = (("views", views), ("penalty", _PENALTIES))
+    for name, values in trials:
+        # what is judged already is not tried again
+        tried = [chosen] if chosen.rows else []
+        for value in values:
+            settings = {**chosen.settings, name: value}
+            if not (tried and settings == tried[0].settings):
+                tried.append(judge(task, settings, _held_out(task, counted, settings, splits)))
+            notify(Progress("classical", len(tried), len(values), unit="trials"))
+        chosen = best(tried)
+    return chosen
 
-    def attempt(settings: Sequence[tuple[Sequence[View], float]]) -> list[Judged]:
-        nonlocal done
-        logits = [np.full((len(task.codes), len(task.labels)), np.nan) for _ in settings]
-        for train, held in splits:
-            for (names, penalty), answers in zip(settings, logits, strict=True):
-                weightings = _learn(counted, names, train, len(task.labels))
-                seen, new = _matrix(counted, weightings, train), _matrix(counted, weightings, held)
-                weights, intercept = _separate(seen, task, train, penalty, tolerance=0.1)
-                answers[held] = new @ weights + intercept
-                notify(Progress("classical", done := done + 1, steps, unit="trials"))
-        return [
-            judge(task, {"views": list(names), "penalty": penalty}, answers)
-            for (names, penalty), answers in zip(settings, logits, strict=True)
-        ]
 
-    first = attempt([(names, _PENALTIES[1]) for names in views])
-    leader = best(first)
-    others = [penalty for penalty in _PENALTIES if penalty != _PENALTIES[1]]
-    return best([leader, *attempt([(leader.settings["views"], penalty) for penalty in others])])
+def _held_out(
+    task: Task, counted: Counted, settings: Mapping[str, Any], splits: Sequence[Fold]
+) -> NDArray[np.float64]:
+    """Answers (rows, classes): each fold's by the model without it; NaN where never held out."""
+    answers = np.full((len(task.codes), len(task.labels)), np.nan)
+    for train, held in splits:
+        weightings = _learn(counted, settings["views"], train, len(task.labels))
+        seen, new = _matrix(counted, weightings, train), _matrix(counted, weightings, held)
+        weights, intercept = _separate(seen, task, train, settings["penalty"], tolerance=0.1)
+        answers[held] = new @ weights + intercept
+    return answers
 
 
 def _learn(counted: Counted, views: Sequence[View], rows: IntArray, classes: int) -> list[Weighting]:
@@ -96,6 +101,8 @@ def _separate(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
+    if matrix.shape[1] == 0:  # every text is empty
+        return np.zeros((0, len(task.labels))), np.zeros(len(task.labels))
     machine = LinearSVC(C=penalty, tol=tolerance, random_state=task.seed)
     with warnings.catch_warnings():
         # 1,000 passes are enough for the answers; the last digits of the weights are not needed
