@@ -52,7 +52,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_kind_of_table_gives_the_same_dataset(tmp_path: Path, name: str) -> None:
     WRITERS[name](tmp_path / name)
-    dataset = load(tmp_path / name)
+    dataset = load(tmp_path / name, text="text")
     assert texts(dataset) == TEXTS
     assert labels(dataset) == LABELS
     assert dataset.labels == ("no", "yes")

@@ -174,8 +174,9 @@ def test_every_damaged_byte_string_is_unreadable_or_a_picture() -> None:
                 assert str(error)
 
 
-def test_damaged_exif_does_not_lose_the_picture() -> None:
-    content = saved(corners(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x00")
+@pytest.mark.parametrize("exif", [b"II*\0\x08\0\0\0\xff\xff\x00", b"no TIFF header"])
+def test_damaged_exif_does_not_lose_the_picture(exif: bytes) -> None:
+    content = saved(corners(), "JPEG", exif=b"Exif\0\0" + exif)
     assert decode(content).size == (80, 48)
 
 

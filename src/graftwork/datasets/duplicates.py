@@ -17,7 +17,7 @@ Pairs = NDArray[np.int64]
 _MIN_CORRELATION = 0.99
 # 28 x 28 digits correlate at 0.99 without being copies: a small picture holds little to compare
 _MIN_CORRELATION_SMALL = 0.999
-_MANY_NEIGHBOURS, _NEAREST = 50, 10
+_NEAREST, _NEAREST_IN_CROWD = 10, 64
 _MAX_COLOUR_DISTANCE = 0.06
 _MIN_CONTRAST = 0.02
 _FREQUENCIES = 5
@@ -54,20 +54,22 @@ def near_pictures(greys: NDArray[np.uint8], colours: NDArray[np.uint8], small: N
     greys: (rows, side, side), colours: (rows, m) mean colours of a coarse grid, small: (rows,) whether
     the picture itself is no larger than a thumbnail. The low frequencies of the grey picture, scaled
     to unit length (a perceptual hash that is not cut to bits), propose pairs through a k-d tree; as
-    they are an orthonormal projection, no pair is lost (but see _within). A correlation
-    of at least 0.99 (0.999 for small ones) of the whole thumbnails and close colours confirm a pair.
+    they are an orthonormal projection, no pair is lost (crowds aside, see _within). A correlation of at
+    least 0.99 (0.999 for small ones) of the whole thumbnails and close colours confirm a pair.
     Pictures with hardly any contrast have nothing to compare and are never paired.
     """
-    from scipy.spatial import KDTree
-
     contrast = np.concatenate([np.empty(0), *(_grey_units(chunk)[1] for chunk in _chunks(greys))])
     kept = np.flatnonzero(contrast > _MIN_CONTRAST)
     if len(kept) < 2:
         return _as_pairs([])
     basis = _cosines(greys.shape[1], _FREQUENCIES)
     low = np.concatenate([_low_frequencies(_grey_units(greys[chunk])[0], basis) for chunk in _chunks(kept)])
-    proposed = kept[_within(KDTree(low), np.sqrt(2 * (1 - _MIN_CORRELATION)))]
-    found = [_confirmed(chunk, greys, colours, small) for chunk in _chunks(proposed)]
+    large = np.flatnonzero(~small[kept])
+    proposed = [large[_within(low[large], _MIN_CORRELATION)]]
+    if len(large) < len(kept):
+        proposed.append(_within(low, _MIN_CORRELATION_SMALL))
+    unique = np.unique(kept[np.concatenate(proposed)], axis=0)
+    found = [_confirmed(chunk, greys, colours, small) for chunk in _chunks(unique)]
     return np.concatenate([_as_pairs([]), *found])
 
 
@@ -131,19 +133,31 @@ def _low_frequencies(units: NDArray[np.float32], basis: NDArray[np.float32]) -> 
     return np.asarray((basis @ units @ basis.T).reshape(len(units), -1)[:, 1:])
 
 
-def _within(tree: Any, radius: float) -> Pairs:
-    """Pairs of points within `radius`; each point's nearest alone where all would be too many.
+def _within(points: NDArray[np.float32], correlation: float) -> Pairs:
+    """Pairs of points as near as pictures of that correlation are; of a crowd, each with its nearest.
 
-    Ten thousand frames of one film have fifty million pairs.
+    All pairs would be too many: ten thousand frames of one film have fifty million.
     """
-    _, near = tree.query(tree.data, k=_NEAREST, distance_upper_bound=radius)
-    crowded = (near[:, -1] < tree.n).any()
-    if crowded and tree.count_neighbors(tree, radius) <= _MANY_NEIGHBOURS * tree.n:
-        return np.asarray(tree.query_pairs(radius, output_type="ndarray"))
-    pairs = np.stack([np.repeat(np.arange(tree.n), _NEAREST), near.ravel()], axis=1)
-    # where there are fewer neighbours the place holds the number of points
-    pairs = pairs[(pairs[:, 1] < tree.n) & (pairs[:, 0] != pairs[:, 1])]
-    return np.unique(np.sort(pairs, axis=1), axis=0)
+    from scipy.spatial import KDTree
+
+    if len(points) < 2:
+        return _as_pairs([])
+    # unit vectors of correlation r lie sqrt(2 - 2 r) apart; a little more for rounding
+    radius = 1.001 * np.sqrt(2 * (1 - correlation))
+    tree = KDTree(points)
+    near = np.asarray(tree.query(points, k=_NEAREST, distance_upper_bound=radius)[1])
+    nobody = len(points)  # stands where a point has fewer neighbours
+    crowded = np.flatnonzero(near[:, -1] != nobody)
+    pairs = [_to_neighbours(np.arange(len(points)), near, nobody)]
+    if len(crowded):
+        near = np.asarray(tree.query(points[crowded], k=_NEAREST_IN_CROWD, distance_upper_bound=radius)[1])
+        pairs.append(_to_neighbours(crowded, near, nobody))
+    return np.unique(np.concatenate(pairs), axis=0)
+
+
+def _to_neighbours(rows: IntArray, near: IntArray, nobody: int) -> Pairs:
+    pairs = np.stack([np.repeat(rows, near.shape[1]), near.ravel()], axis=1)
+    return np.sort(pairs[(pairs[:, 1] != nobody) & (pairs[:, 0] != pairs[:, 1])], axis=1)
 
 
 def _confirmed(
