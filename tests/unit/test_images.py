@@ -174,9 +174,14 @@ def test_every_damaged_byte_string_is_unreadable_or_a_picture() -> None:
                 assert str(error)
 
 
-@pytest.mark.parametrize("exif", [b"II*\0\x08\0\0\0\xff\xff\x00", b"no TIFF header"])
-def test_damaged_exif_does_not_lose_the_picture(exif: bytes) -> None:
-    content = saved(corners(), "JPEG", exif=b"Exif\0\0" + exif)
+def test_damaged_exif_does_not_lose_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = saved(corners(), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x00")
+    assert decode(content).size == (80, 48)
+
+    def damaged(*_: object) -> None:
+        raise struct.error("unpack requires a buffer of 12 bytes")  # as some versions of Pillow do
+
+    monkeypatch.setattr(Image.Exif, "get", damaged)
     assert decode(content).size == (80, 48)
 
 
