@@ -59,7 +59,7 @@ class Spectrum:
     def basis(self, index: IntArray | slice) -> Float64:
         """Rows of U, (n, k + 1); the last column is the intercept's."""
         intercept = np.sqrt(self.weights[index] / self.total)
-        return np.column_stack([self.centred(index) @ (self.directions / self.values), intercept])
+        return np.column_stack([self.centred(index) @ self.directions / self.values, intercept])
 
     def shrink(self, strength: float) -> Float64:
         """s^2 / (s^2 + strength) of each direction, 1 for the intercept: (k + 1,)."""
@@ -72,8 +72,8 @@ class Spectrum:
 
     def linear(self, loadings: Float64, strength: float) -> tuple[Float64, Float64]:
         """Ridge (weights (D, m), bias (m,)): targets ~ x weights + bias."""
-        shrunk = self.shrink(strength)[:-1, None] * loadings[:-1]
-        weights = (self.directions / self.values) @ shrunk
+        factors = self.shrink(strength)[:-1] / self.values
+        weights = self.directions @ (factors[:, None] * loadings[:-1])
         return weights, loadings[-1] / np.sqrt(self.total) - self.mean @ weights
 
 
@@ -162,7 +162,7 @@ def class_loadings(spectrum: Spectrum, labellings: IntArray, classes: int) -> Fl
         counts += spectrum.weights[rows] @ marks
         marks *= np.sqrt(spectrum.weights[rows])[:, None]
         sums += spectrum.centred(rows).T @ marks
-    turned = (spectrum.directions / spectrum.values).T @ sums
+    turned = spectrum.directions.T @ sums / spectrum.values[:, None]
     loadings = np.vstack([turned, counts / np.sqrt(spectrum.total)])
     return np.ascontiguousarray(loadings.reshape(-1, many, classes).transpose(1, 0, 2))
 

@@ -34,16 +34,18 @@ from graftwork.spectrum import (
 from graftwork.strategies.base import Task
 
 Choice = Literal["auto", "ridge", "logistic", "discriminant", "centroid"]
-CLOSED_FORM = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+CLOSED_FORM = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """Strengths of ridge and discriminant, in units of a row's mean squared length: noise over signal."""
 LOGISTIC = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """Strengths of logistic regression, strong to weak, in the same units."""
-ASKED = 20_000
+ASKED, ASKED_LOGITS = 20_000, 1_000_000
 """Out-of-fold answers of so many rows settle a strength and a temperature; more would cost time only."""
 FEW = 10
 """Mean labels a class up to which a centroid is worth trying."""
 PRIOR_ROWS = 50.0
 """How many rows the mean spread counts for, against each feature's own."""
+MANY_CLASSES = 32
+"""Beyond, ridge and discriminant leave out a quarter as many groups at once as there are classes."""
 UNTESTED_MARGIN = 5.0
 """Logits by which training rows lead where no row is left to calibrate on; suits one label a class."""
 LOOSE, TIGHT = 3e-3, 1e-4
@@ -132,7 +134,8 @@ class Fitting:
         # few rows: ten folds, so that a fold's head learns from nearly all of them
         self.count = 10 if len(features) <= 500 else 5
         self.folds = grouped_folds(task.codes, task.groups, self.count, task.seed)
-        self.used_folds = min(self.count, -(-ASKED * self.count // len(features)))
+        enough = min(ASKED, ASKED_LOGITS // self.classes)
+        self.used_folds = min(self.count, -(-enough * self.count // len(features)))
         self.asked = np.flatnonzero((self.folds < self.used_folds) & _answerable(task))
 
     def candidates(self, choice: Choice) -> Iterator[Candidate]:
@@ -178,8 +181,11 @@ class Fitting:
         """Ridge and discriminant, by exact answers without each row's group."""
         codes, classes = self.task.codes, self.classes
         strengths = self.spectrum.strengths(CLOSED_FORM)
-        # with many classes a group's C x C system costs more than its rows: leave several out at once
-        groups = merged(self.task.groups, self.asked, max(1, classes // 16), self.task.seed)
+        groups = self.task.groups
+        if classes > MANY_CLASSES:
+            # a group's (classes, classes) system costs more than its rows: leave several out at once
+            count = -(-4 * len(np.unique(groups)) // classes)
+            groups = grouped_folds(codes, groups, max(count, self.count), self.task.seed)
         held = held_groups(self.spectrum, groups, self.asked, classes)
         answers = left_out(self.spectrum, codes, classes, strengths, held)
         for head in ("ridge", "discriminant"):
@@ -260,14 +266,6 @@ class Fitting:
         return CentroidHead.of(
             self.task.labels, metric, self.spectrum.mean + middle, scale, (means - middle) / scale, heat
         )
-
-
-def merged(groups: IntArray, rows: IntArray, many: int, seed: int) -> IntArray:
-    """Groups joined by chance, `many` at a time, among the rows asked."""
-    if many == 1:
-        return groups
-    names, inverse = np.unique(groups, return_inverse=True)
-    return np.asarray(np.random.default_rng(seed).permutation(len(names))[inverse] // many)
 
 
 def held_logits(rows: Design, parameters: Float64, folds: IntArray, asked: IntArray) -> NDArray[np.float32]:
