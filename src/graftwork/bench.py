@@ -177,7 +177,7 @@ class Bench:
         return model.answer(self.dataset.rows.take(index)).probabilities
 
     def _labelled(self, index: IntArray) -> IntArray:
-        return index[self.codes[index] != UNLABELLED]
+        return np.asarray(index[self.codes[index] != UNLABELLED], dtype=np.int64)
 
 
 def class_weights(codes: IntArray, metric: Metric) -> NDArray[np.float64]:

@@ -380,7 +380,7 @@ def demo(
 
 def _columns(
     text: str | None, file: str | None, label: str | None, group: str | None, split: str | None
-) -> dict[str, str | None]:
+) -> dict[str, Any]:
     return {"text": text, "file": file, "label": label, "group": group, "split": split}
 
 

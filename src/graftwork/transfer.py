@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from graftwork.backbones import open_backbone
 from graftwork.backbones.base import Backbone, labelled_matrix
 from graftwork.bench import Bench, Held
 from graftwork.datasets import load
-from graftwork.errors import RequestError
+from graftwork.errors import RequestError, UnknownName
 from graftwork.evaluation import assess, declare_metric
 from graftwork.inspection import Inspection, dataset_digest, inspect, prepare
 from graftwork.model import Model
@@ -38,8 +38,7 @@ from graftwork.store import remember
 from graftwork.strategies.base import Strategy
 from graftwork.unknown import Familiarity
 
-Baselines = Literal["all", "classical", "none"]
-WITHOUT_TRANSFER: Mapping[Baselines, tuple[str, ...]] = {
+WITHOUT_TRANSFER: Mapping[str, tuple[str, ...]] = {
     "all": ("classical", "scratch"),
     "classical": ("classical",),
     "none": (),
@@ -114,8 +113,8 @@ def fit(
     *,
     source: str = "auto",
     strategy: str = "probe",
-    metric: Metric | None = None,
-    baselines: Baselines = "all",
+    metric: str | None = None,
+    baselines: str = "all",
     seed: int = 0,
     pooling: str | None = None,
     resize: str | None = None,
@@ -129,13 +128,14 @@ def fit(
     split, labels). metric: declared before anything is fitted; by default accuracy, or balanced
     accuracy where classes are unbalanced. Raises RequestError for what the caller can mend.
     """
+    wanted = None if metric is None else _metric(metric)
     if baselines not in WITHOUT_TRANSFER:
         raise RequestError(f"baselines {baselines!r} is not known; expected all, classical or none")
     clock = _Clock()
     recipe: Strategy = registry.get("strategies", strategy)()
     with clock("inspection"):
         dataset, found = ready(data, seed=seed, notify=notify, **loading)
-    declared = metric or declare_metric(dataset.target.codes)
+    declared = wanted or declare_metric(dataset.target.codes)
     bench = Bench(dataset, declared, seed, notify)
     with clock("features"):
         opened = open_source(dataset, source, recipe, pooling, resize, offline, notify)
@@ -253,6 +253,13 @@ def evaluate(
     return assess(truth, answers.probabilities[readable], model.labels, groups=groups, seed=seed)
 
 
+def _metric(name: str) -> Metric:
+    for known in get_args(Metric):
+        if name == known:
+            return known  # type: ignore[no-any-return]  # one of Metric's own names
+    raise UnknownName("metric", name, get_args(Metric))
+
+
 def _extract(dataset: Dataset, basis: Backbone | None, notify: Notify) -> Extraction | None:
     """Compute every labelled row's features once, so that whatever follows reads them from the store."""
     if basis is None:
@@ -303,7 +310,7 @@ def summarise(dataset: Dataset, found: Inspection) -> DatasetSummary:
     """What is said of a dataset once its rows are gone."""
     codes = dataset.target.codes
     counts = {
-        part: {
+        str(part): {
             label: int(np.count_nonzero(codes[dataset.split.index(part)] == code))
             for code, label in enumerate(dataset.labels)
         }
