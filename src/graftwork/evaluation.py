@@ -242,7 +242,7 @@ def _calibration(
     hang = _hanging_together(columns, groups)
     value = float(_gap(columns.sum(0), hang))
     # a replicate carries the noise twice, the sample's and its own: take it off twice
-    replicates = _gap(resampled_sums(columns, groups, seed), 2 * hang)
+    replicates = _gap(resampled_sums(columns, groups, seed, draws=400), 2 * hang)
     observations = len(truth) if groups is None else int(groups.max()) + 1
     low, high = percentile(replicates, observations, level)
     low, high = (0.0, 1.0) if observations < 2 else (min(low, value), max(high, value))

@@ -10,6 +10,7 @@ from graftwork.model import softmax
 from graftwork.records import Metric
 
 LABELS = ("ant", "bee", "cat", "dog")
+METRICS: list[Metric] = ["accuracy", "balanced_accuracy", "macro_f1"]
 
 
 def answers(rows: int, classes: int = 4, seed: int = 0, strength: float = 1.5):
@@ -54,7 +55,7 @@ def test_classes_and_confusion_equal_scikit_learns() -> None:
         assert each.precision.rows == (said == code).sum()
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "macro_f1"])
+@pytest.mark.parametrize("metric", METRICS)
 def test_measure_gives_what_assess_gives(metric: Metric) -> None:
     truth, probabilities = answers(150, seed=2)
     assert measure(metric, truth, probabilities) == assess(truth, probabilities, LABELS).scores[metric].value
@@ -101,6 +102,8 @@ def test_a_class_absent_from_the_truth_has_no_say_in_means() -> None:
     without, found = assess(truth, probabilities, LABELS[:3]), assess(truth, wide, LABELS)
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "auroc"):
         assert found.scores[name].value == pytest.approx(without.scores[name].value)
+    for metric in METRICS:
+        assert measure(metric, truth, wide) == pytest.approx(found.scores[metric].value)
     dog = found.classes[3]
     assert (dog.rows, dog.recall.value, dog.recall.low, dog.recall.high, dog.f1) == (0, 0.0, 0.0, 1.0, 0.0)
     assert (dog.precision.rows, dog.precision.low, dog.precision.high) == (0, 0.0, 1.0)

@@ -34,6 +34,19 @@ def test_groups_are_never_parted() -> None:
     assert np.ptp([len(held) for _, held in found]) <= 15
 
 
+def test_classes_are_even_where_groups_differ_in_size_and_class() -> None:
+    rng = np.random.default_rng(3)
+    for seed in range(5):
+        sizes = rng.integers(1, 5, size=80)
+        groups = np.repeat(np.arange(80), sizes)
+        codes = np.repeat(rng.choice(3, size=80, p=[0.6, 0.3, 0.1]), sizes)
+        counts = np.array(
+            [np.bincount(codes[held], minlength=3) for _, held in folds(codes, groups, 4, seed)]
+        )
+        # dealing the largest group first keeps folds within one group of each other
+        assert (np.ptp(counts, axis=0) <= sizes.max()).all()
+
+
 def test_a_seed_fixes_the_folds_and_another_changes_them() -> None:
     codes = np.arange(60) % 3
     first, again, other = (folds(codes, None, 5, seed) for seed in (4, 4, 5))
