@@ -15,7 +15,6 @@ import numpy as np
 
 import common
 
-
 SECONDS = 60.0
 """A strategy may spend this; on a quiet machine the scratch networks end earlier, by their steps."""
 

@@ -26,7 +26,7 @@ from graftwork.networks import Block, CompactConfig, CompactNet, channels_last
 from graftwork.pretrain import write
 from graftwork.records import Progress
 from graftwork.sources import Source
-from graftwork.training import Plan, train
+from graftwork.training import Plan, seeded, train
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = (Block(24, 1, 3), Block(40, 2, 3), Block(40, 1, 4), Block(72, 2, 4), Block(72, 1, 4))
@@ -64,13 +64,13 @@ def main() -> None:
 
 def learn(drawn: Letters, held: NDArray[np.int64], seed: int, epochs: int) -> CompactNet:
     """The network trained on every letter that is not held."""
-    torch.manual_seed(seed)
     names, codes = np.unique(drawn.codes[~np.isin(drawn.codes, held)], return_inverse=True)
     index = np.flatnonzero(~np.isin(drawn.codes, held))
     copies = np.ceil(LEAST_PICTURES / np.bincount(codes)).astype(int)[codes]
     index, codes = np.repeat(index, copies), np.repeat(codes, copies)
     pictures = torch.from_numpy(drawn.pictures)
-    network = CompactNet(CONFIG, len(names))
+    with seeded(seed):
+        network = CompactNet(CONFIG, len(names))
     channels_last(network)
     begun = time.perf_counter()
 

@@ -29,7 +29,7 @@ from graftwork.strategies.scratch import (
     plan_for,
     suited,
 )
-from graftwork.training import hold_out, train
+from graftwork.training import hold_out, seeded, train
 
 SEEN = "rows.txt"
 """Beside the weights: the first 16 hexadecimal digits of the SHA-256 of every row learnt from."""
@@ -77,8 +77,8 @@ def pretrain(
     labelled = dataset.take(np.flatnonzero(dataset.target.codes != UNLABELLED).astype(np.int64))
     learnt = labelled.take(labelled.split.index("train", "validation"))
     config, preparation = suited(learnt.rows)
-    torch.manual_seed(seed)
-    made = made_of_pictures(learnt.rows, config, preparation, len(dataset.labels), augment, notify)
+    with seeded(seed):
+        made = made_of_pictures(learnt.rows, config, preparation, len(dataset.labels), augment, notify)
     held = _held(learnt, seed)
     rows = len(learnt) - int(held.sum())
     plan = plan_for(rows, STEPS["image"], seconds, seed=seed, held=bool(held.any()))

@@ -5,7 +5,8 @@ part of the rows held out to know when to stop.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,14 @@ from graftwork.rows import IntArray
 Batches = Callable[[IntArray], Tensor]
 """Positions of rows -> what the network takes, rows first."""
 Augment = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Networks built inside start from `seed`; the caller's own random numbers go on undisturbed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 @dataclass(frozen=True)

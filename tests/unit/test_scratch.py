@@ -226,3 +226,20 @@ def test_many_pictures_lie_in_a_file_and_not_in_memory(monkeypatch: pytest.Monke
     mapped = scratch.read_pictures(task.rows, SMALL, Preparation("ink"), silent)
     assert isinstance(mapped, np.memmap)
     assert np.array_equal(mapped, in_memory)
+
+
+def test_temperature_comes_from_the_held_rows() -> None:
+    few, many = (Scratch().fit(drawings(n, validation=np.arange(n) >= 30), None, silent) for n in (30, 60))
+    assert few.settings["temperature"] == 1.0
+    assert many.settings["held_rows"] == 30
+    assert many.settings["temperature"] != 1.0
+    assert many.head.state()[1]["temperature"] == many.settings["temperature"]
+
+
+def test_training_leaves_the_callers_random_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch, "plan_for", lambda *_, seed, held: Plan(seed=seed, epochs=1, batch=16))
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    Scratch().fit(drawings(20), None, silent)
+    assert torch.equal(torch.rand(3), expected)

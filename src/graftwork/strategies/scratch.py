@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from graftwork.backbones.base import Backbone
+from graftwork.backbones.base import Backbone, labelled_matrix
 from graftwork.backbones.compact import Compact, Preparation, open_compact, read_picture, weights
 from graftwork.backbones.subwords import Subwords, batches, read_tokens
 from graftwork.errors import RequestError, Unreadable
-from graftwork.heads import LinearHead
+from graftwork.heads import LinearHead, temperature
 from graftwork.images import decode
 from graftwork.model import Model
 from graftwork.networks import (
@@ -34,7 +34,7 @@ from graftwork.records import Notify, Progress
 from graftwork.rows import Kind, Rows
 from graftwork.sources import COMPACT, Source
 from graftwork.strategies.base import Task
-from graftwork.training import AUGMENTATIONS, Augment, Batches, Plan, Training, hold_out, train
+from graftwork.training import AUGMENTATIONS, Augment, Batches, Plan, Training, hold_out, seeded, train
 
 SECONDS = 20.0
 """What it may spend where nobody says."""
@@ -69,12 +69,8 @@ class Scratch:
     def fit(self, task: Task, basis: Backbone | None, notify: Notify) -> Model:
         """A network trained on `task`; raises Unreadable, RequestError where `like` is no compact source."""
         begun = time.perf_counter()
-        torch.manual_seed(task.seed)
-        made = (
-            _texts(task, self.augment)
-            if task.kind == "text"
-            else _pictures(task, self.like, self.augment, notify)
-        )
+        with seeded(task.seed):
+            made = self._made(task, notify)
         seconds = SECONDS if task.seconds is None else task.seconds
         # reading the rows counts, but a slow disk must not leave the network untrained
         left = max(seconds - (time.perf_counter() - begun), seconds / 2)
@@ -87,16 +83,28 @@ class Scratch:
         )  # fmt: skip
         backbone = made.backbone()
         head = linear_head(made.network, task.labels)
-        return Model(backbone, head, settings=self._settings(made, plan, training, held))
+        if held.any():
+            index = np.flatnonzero(held)
+            logits = head.logits(labelled_matrix(backbone, task.rows.take(index)))
+            heat, _ = temperature(logits, task.codes[index], task.weights[index])
+            head = linear_head(made.network, task.labels, heat)
+        return Model(backbone, head, settings=self._settings(made, plan, training, held, head))
+
+    def _made(self, task: Task, notify: Notify) -> "Made":
+        if task.kind == "text":
+            return _texts(task, self.augment)
+        config, preparation = suited(task.rows) if self.like is None else _like(self.like)
+        return made_of_pictures(task.rows, config, preparation, len(task.labels), self.augment, notify)
 
     def _settings(
-        self, made: "Made", plan: Plan, training: Training, held: NDArray[np.bool_]
+        self, made: "Made", plan: Plan, training: Training, held: NDArray[np.bool_], head: LinearHead
     ) -> dict[str, Any]:
         return {
             "network": made.described,
             "augment": self.augment,
             "like": None if self.like is None else self.like.name,
             "held_rows": int(held.sum()),
+            "temperature": head.config["temperature"],
             "plan": asdict(plan),
             "epochs": len(training.epochs),
             "kept_epoch": training.kept,
@@ -133,16 +141,11 @@ def held_rows(task: Task) -> NDArray[np.bool_]:
     return hold_out(task.codes, task.groups, 0.1, task.seed)
 
 
-def linear_head(network: "CompactNet | SubwordNet", labels: tuple[str, ...]) -> LinearHead:
-    """The network's last layer as a head of its backbone."""
+def linear_head(network: "CompactNet | SubwordNet", labels: tuple[str, ...], heat: float = 1.0) -> LinearHead:
+    """The network's last layer as a head of its backbone, its logits divided by `heat`."""
     layer = network.classifier
     weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
-    return LinearHead.of(labels, weight.T.astype(np.float64), bias.astype(np.float64))
-
-
-def _pictures(task: Task, like: Source | None, amount: Amount, notify: Notify) -> Made:
-    config, preparation = suited(task.rows) if like is None else _like(like)
-    return made_of_pictures(task.rows, config, preparation, len(task.labels), amount, notify)
+    return LinearHead.of(labels, weight.T.astype(np.float64), bias.astype(np.float64), heat)
 
 
 def made_of_pictures(
