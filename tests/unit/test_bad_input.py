@@ -93,6 +93,9 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "utf-16 unmarked": (write("text,label\na,x\n".encode("utf-16-le")), "NUL bytes seen.*UTF-16"),
     "latin-1": (write("text,label\na,x\ncaf\xe9 noir,y\n".encode("latin-1")), "line 3: byte 0xE9.*CSV UTF-8"),
     "latin-1 inside a word": (write("text,label\n\xe9cole,x\n".encode("latin-1")), "line 2: byte 0xE9"),
+    "damaged utf-8": (
+        write("text,label\n很好的外卖,x\n".encode() * 5 + "很好".encode()[:5] + b",x\n"), "line 11: byte 0xE5"
+    ),
     "broken utf-16": (write(b"\xff\xfeA\x00\x00\xd8B\x00"), "is not UTF-16"),
     "no rows for train": (write("text,label,split\na,x,test\nb,y,test\n"), "rows for test only"),
     "no labels at all": (write("text,label\na,\nb,\n"), "none of its 2 rows has a label"),

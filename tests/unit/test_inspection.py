@@ -203,6 +203,8 @@ def test_everything_found_is_one_json_object_and_a_page_of_words() -> None:
     assert shown["clashes"] == [["X", "x"]]
     assert shown["conflicts"] == [[["item 1", "x"], ["item 3", "y"]]]
     words = in_words(found)
+    clean = in_words(inspect(texts(list("abcd"))))
+    assert "no unreadable rows" in clean and "no unreadable rows" not in words
     assert all(warning in words for warning in (*found.warnings, *found.notes))
     assert found.warnings and found.notes
 

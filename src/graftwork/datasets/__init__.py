@@ -54,10 +54,12 @@ def load(
         )
     path = _existing(Path(data))
     if path.is_file():
-        return dataset_of_tables(name or path.stem, [(None, _table(path))], asked)
+        return dataset_of_tables(name or path.resolve().stem, [(None, _table(path))], asked)
     tables = part_tables(path)
     if tables:
-        return dataset_of_tables(name or path.name, [(part, read_table(p)) for part, p in tables], asked)
+        return dataset_of_tables(
+            name or path.resolve().name, [(part, read_table(p)) for part, p in tables], asked
+        )
     unused = [f"--{role}" for role, column in vars(asked).items() if column is not None]
     if unused:
         raise RequestError(
@@ -65,7 +67,7 @@ def load(
         )
     found = labelled_pictures(path)
     rows = Rows([readable_name(p.relative_to(path)) for p in found.files], {"image": ImageFiles(found.files)})
-    return assemble(name or path.name, rows, found.labels, found.parts, notes=found.notes)
+    return assemble(name or path.resolve().name, rows, found.labels, found.parts, notes=found.notes)
 
 
 def rows_from_items(items: Sequence[Any], kind: Kind) -> Rows:

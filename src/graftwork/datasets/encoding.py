@@ -41,7 +41,7 @@ def _gb18030(content: bytes) -> str | None:
     """The text where `content` reads as Chinese written by a spreadsheet, else None.
 
     West European text often decodes without an error too, but then most second bytes are ASCII
-    letters; those of common Chinese characters are not.
+    letters; those of common Chinese characters are not. Damaged UTF-8 may decode as well.
     """
     try:
         text = content.decode("gb18030")
@@ -49,7 +49,9 @@ def _gb18030(content: bytes) -> str | None:
         return None
     wide = sum(character > "\x7f" for character in text)
     high = sum(byte > 0x7F for byte in content)
-    return text if high >= 1.8 * wide else None
+    # characters of three bytes in UTF-8; GB18030 text has hardly any by chance
+    still_utf8 = 3 * sum(character > "\u07ff" for character in content.decode("utf-8", "ignore"))
+    return text if high >= 1.8 * wide and still_utf8 < 0.5 * high else None
 
 
 def _decode(path: Path, content: bytes, encoding: str) -> str:

@@ -118,7 +118,7 @@ def labelled_pictures(root: Path) -> Labelled:
         raise _no_pictures(root, found)
     if empty:
         notes.append(f"no pictures in {', '.join(empty)}")
-    return Labelled(found.files, labels, parts, (*notes, *found.notes(root.name)))
+    return Labelled(found.files, labels, parts, (*notes, *found.notes(root.resolve().name)))
 
 
 def _part_folders(root: Path) -> tuple[list[tuple[Part, Path]], list[str]]:

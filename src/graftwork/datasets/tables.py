@@ -103,7 +103,7 @@ def _delimited(path: Path) -> Table:
 
     columns: dict[str, Values] = {name: partial(column, i) for i, name in enumerate(header)}
     names = [f"{path.name}:{line}" for line, _ in body]
-    return Table(path.stem, columns, names, path.parent, notes)
+    return Table(path.name, columns, names, path.parent, notes)
 
 
 class _BadQuotes(Exception):
@@ -188,7 +188,7 @@ def _json_lines(path: Path) -> Table:
         return [record.get(name) for record in records]
 
     columns: dict[str, Values] = {name: partial(column, name) for name in header}
-    return Table(path.stem, columns, names, path.parent, notes)
+    return Table(path.name, columns, names, path.parent, notes)
 
 
 def _json_values(path: Path, text: str) -> Iterator[tuple[int, Any]]:
@@ -224,7 +224,7 @@ def _parquet(path: Path) -> Table:
         said = str(error).splitlines()[0]
         raise RequestError(f"{path} cannot be read as Parquet ({said}); write the table again") from error
     names = [f"{path.name}:{i + 1}" for i in range(data.num_rows)]
-    return Table(path.stem, _arrow_columns(data), names, path.parent)
+    return Table(path.name, _arrow_columns(data), names, path.parent)
 
 
 def _arrow_columns(data: Any) -> dict[str, Values]:

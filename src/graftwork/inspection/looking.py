@@ -30,7 +30,7 @@ def inspect(
     remember: what makes a backbone keep its features (store.remember), so that looking again costs
     nothing.
     """
-    digests, reasons = _digests(dataset)
+    digests, reasons = _digests(dataset, notify)
     if dataset.kind == "image":
         near_pairs, elongated = _look_at_pictures(dataset, digests, reasons, remember, notify)
     else:
@@ -66,7 +66,7 @@ def inspect(
 # Reading
 
 
-def _digests(dataset: Dataset) -> tuple[list[bytes | None], dict[int, str]]:
+def _digests(dataset: Dataset, notify: Notify) -> tuple[list[bytes | None], dict[int, str]]:
     """Every row's digest, None where it cannot be read; the reasons by position."""
     digests: list[bytes | None] = []
     reasons: dict[int, str] = {}
@@ -76,6 +76,8 @@ def _digests(dataset: Dataset) -> tuple[list[bytes | None], dict[int, str]]:
         except Unreadable as error:
             digests.append(None)
             reasons[i] = str(error)
+        if (i + 1) % _CHUNK == 0 or i + 1 == len(dataset):
+            notify(Progress("reading rows", i + 1, len(dataset)))
     return digests, reasons
 
 

@@ -6,6 +6,7 @@ from graftwork.inspection.record import Inspection
 
 SHOWN = 5
 """Examples given of anything; the rest is counted."""
+_LISTED = 20
 _MANY = 0.2
 _UNBALANCED = 3.0
 
@@ -65,9 +66,14 @@ def in_words(found: Inspection) -> str:
         lines.append(f"{part}: {sum(by_label.values())} labelled rows")
         lines += [f"  {label:<{width}}  {count}" for label, count in by_label.items()]
     if found.split_origin == "none":
-        lines.append("no test part: one is made from 1000 labelled rows on, below that folds are used")
-    lines += [f"unreadable: {name} {reason}" for name, reason in found.unreadable.items()]
+        lines.append("no test part: fit makes one where there are 1000 labelled rows, else it uses folds")
+    unreadable = [f"unreadable: {name} {reason}" for name, reason in found.unreadable.items()]
+    lines += unreadable[:_LISTED]
+    if len(unreadable) > _LISTED:
+        lines.append(f"unreadable: {len(unreadable) - _LISTED} more (--json lists all)")
     lines += [f"note: {note}" for note in (*found.notes, *found.warnings)]
+    if not found.warnings:
+        lines.append("no unreadable rows, repeats, leaks or contradictions found")
     return "\n".join(lines)
 
 
