@@ -135,6 +135,17 @@ def test_two_classes_answer_in_the_given_order() -> None:
     assert model.predict(["soup and cheese", "storm and snow"]) == ["food", "weather"]
 
 
+def test_a_label_without_any_row_is_never_the_answer() -> None:
+    lines, codes = texts(6)
+    contents, _ = pictures(6)
+    labels = ("none", *LABELS)
+    for rows in (text_rows(lines), picture_rows(contents)):
+        probabilities = fit(task(rows, codes + 1, labels)).answer(rows).probabilities
+        assert (probabilities.argmax(axis=1) == codes + 1).all()
+    two = fit(task(text_rows(lines[:12]), codes[:12] + 1, labels))
+    assert two.predict(lines[:12]) == [labels[code + 1] for code in codes[:12]]
+
+
 def test_two_hundred_classes_are_learnt() -> None:
     labels = tuple(f"kind {i}" for i in range(200))
     lines = [f"word{i} thing{i} item{i}{'!' * copy}" for i in range(200) for copy in range(3)]
@@ -288,11 +299,25 @@ def test_among_settings_that_chance_cannot_tell_apart_the_lower_log_loss_wins() 
     assert best(many).settings == {"which": "lucky"}
 
 
-def test_tuning_rows_are_whole_groups_and_the_same_for_the_same_seed() -> None:
-    groups = np.repeat(np.arange(50), 4)
-    rows = tuning_rows(groups, 90, seed=1)
-    assert len(rows) == 88 and set(np.bincount(groups[rows])) <= {0, 4}
-    np.testing.assert_array_equal(rows, tuning_rows(groups, 90, seed=1))
+def test_tuning_rows_hold_every_class_and_are_the_same_for_the_same_seed() -> None:
+    codes = np.array([0] * 300 + [1] * 7 + [2] * 2)
+    rows = tuning_rows(codes, 40, seed=1)
+    assert len(rows) == 40 and (np.diff(rows) > 0).all()
+    counts = np.bincount(codes[rows])
+    assert counts[1] >= 5 and counts[2] == 2
+    np.testing.assert_array_equal(rows, tuning_rows(codes, 40, seed=1))
+    assert tuning_rows(codes, 309, seed=1).tolist() == list(range(309))
+
+
+def test_of_too_much_text_a_part_of_every_class_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classical_texts, "_MOST_SIGNS", 1)
+    monkeypatch.setattr(classical_texts, "_MOST_SIGNS_IN_RUNS", 1)
+    lines, codes = texts(500)
+    lines, codes = [*lines, "a goal in the storm"], np.append(codes, 3)
+    model = fit(task(text_rows(lines), codes, (*LABELS, "rare")))
+    assert (model.settings["rows"], model.settings["views"]) == (1000, ["words"])
+    new, truth = texts(50, seed=1)
+    assert accuracy(model, text_rows(new), truth) > 0.95
 
 
 def test_progress_is_told() -> None:

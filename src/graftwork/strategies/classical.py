@@ -81,15 +81,16 @@ def inner_folds(task: Task, rows: IntArray) -> list[Fold]:
         return []
 
 
-def tuning_rows(groups: IntArray, most: int, seed: int) -> IntArray:
-    """All rows, or about `most` of them: whole groups, drawn at random."""
-    if len(groups) <= most:
-        return np.arange(len(groups), dtype=np.int64)
-    _, together = np.unique(groups, return_inverse=True)
-    sizes = np.bincount(together)
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    taken = order[np.cumsum(sizes[order]) <= most]
-    return np.flatnonzero(np.isin(together, taken)).astype(np.int64)
+def tuning_rows(codes: IntArray, most: int, seed: int) -> IntArray:
+    """All rows, or `most` of them drawn at random, the first five of each class (as drawn) among them."""
+    if len(codes) <= most:
+        return np.arange(len(codes), dtype=np.int64)
+    order = np.random.default_rng(seed).permutation(len(codes))
+    by_class = np.argsort(codes[order], kind="stable")
+    sizes = np.bincount(codes)
+    rank = np.empty(len(codes), dtype=np.int64)
+    rank[by_class] = np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return np.sort(order[np.argsort(rank >= 5, kind="stable")][:most]).astype(np.int64)
 
 
 def judge(task: Task, settings: Mapping[str, Any], logits: NDArray[np.float64]) -> Judged:

@@ -42,7 +42,7 @@ _HEAT = 0.1
 def fit_images(task: Task, basis: Backbone, notify: Notify) -> Model:
     """A tuned kernel machine over the descriptors that `basis` gives."""
     features = labelled_matrix(basis, task.rows, notify)
-    rows = tuning_rows(task.groups, _KEPT, task.seed)
+    rows = tuning_rows(task.codes, _KEPT, task.seed)
     kept = features[rows]
     typical = {name: _typical(kept[:, block]) for name, block in BLOCKS.items()}
     chosen = _choose(task, features, rows, typical, notify)
@@ -76,7 +76,7 @@ def _choose(
     task: Task, features: NDArray[np.float32], rows: IntArray, typical: Mapping[str, float], notify: Notify
 ) -> Judged:
     """The mixture of descriptors on a thousand rows; on all that are kept the width, then the strength."""
-    few = rows[tuning_rows(task.groups[rows], _FEW, task.seed)]
+    few = rows[tuning_rows(task.codes[rows], _FEW, task.seed)]
     start = {"features": "all", "narrowness": 1.0, "strength": 0.1}
     chosen = Judged(start, _HEAT)
     for name, values, among in (

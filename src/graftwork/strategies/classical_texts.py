@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,13 @@ _VIEWS: tuple[tuple[View, ...], ...] = (("words",), ("words", "characters"))
 _PENALTIES = (0.3, 1.0, 3.0)
 _MOST_SIGNS_IN_RUNS = 4_000_000
 """Characters of training text up to which runs of characters are counted: they take 40 bytes each."""
+_MOST_SIGNS = 40_000_000
+"""Characters learnt from, which take about a gigabyte; of more text, rows are drawn at random."""
+_TUNING_ROWS = 10_000
+_TUNING_SIGNS = 4_000_000
+"""Settings are chosen on so many rows and characters at most; the model then learns from all."""
 _MOST_WEIGHTS = 1 << 24
 _MANY_ROWS = 1_000
-_TUNING_ROWS = 10_000
 _HEAT = 0.4
 """The usual temperature, for tasks on which none can be measured."""
 
@@ -33,9 +38,13 @@ Counted = dict[View, sparse.csr_array]
 def fit_texts(task: Task, notify: Notify) -> Model:
     """A tuned linear model over the task's own n-grams."""
     texts = read_texts(task.rows)
-    runs = sum(map(len, texts)) <= _MOST_SIGNS_IN_RUNS
-    counted = {view: counts(texts, view) for view in (_VIEWS[-1] if runs else _VIEWS[0])}
-    chosen = _choose(task, counted, notify)
+    signs = sum(map(len, texts))
+    learnt = tuning_rows(task.codes, _within(_MOST_SIGNS, texts), task.seed)
+    if len(learnt) < len(texts):
+        task, texts = _part(task, learnt), [texts[i] for i in learnt]
+    counted = {view: counts(texts, view) for view in _VIEWS[0 if signs > _MOST_SIGNS_IN_RUNS else -1]}
+    tuned = tuning_rows(task.codes, min(_TUNING_ROWS, _within(_TUNING_SIGNS, texts)), task.seed)
+    chosen = _choose(task, counted, tuned, notify)
     everything = np.arange(len(texts))
     weightings = _learn(counted, chosen.settings["views"], everything, len(task.labels))
     matrix = _matrix(counted, weightings, everything)
@@ -45,13 +54,28 @@ def fit_texts(task: Task, notify: Notify) -> Model:
     head = LinearHead.of(
         task.labels, np.eye(len(task.labels)), np.zeros(len(task.labels)), chosen.temperature
     )
-    model = {"model": "tfidf + linear support vector machine", "n_grams": len(weights)}
+    model = {"model": "tfidf + linear support vector machine", "rows": len(texts), "n_grams": len(weights)}
     return Model(backbone, head, settings=model | chosen.record(task.metric))
 
 
-def _choose(task: Task, counted: Counted, notify: Notify) -> Judged:
+def _within(signs: int, texts: Sequence[str]) -> int:
+    """How many such texts hold about so many characters; at least a thousand."""
+    return max(1_000, int(signs * len(texts) / max(1, sum(map(len, texts)))))
+
+
+def _part(task: Task, rows: IntArray) -> Task:
+    return replace(
+        task,
+        rows=task.rows.take(rows),
+        codes=task.codes[rows],
+        groups=task.groups[rows],
+        validation=task.validation[rows],
+        weights=task.weights[rows],
+    )
+
+
+def _choose(task: Task, counted: Counted, rows: IntArray, notify: Notify) -> Judged:
     """The n-grams that do best on held-out rows, then the penalty; fixed ones where none can be held out."""
-    rows = tuning_rows(task.groups, _TUNING_ROWS, task.seed)
     splits = [(rows[train], rows[held]) for train, held in inner_folds(task, rows)]
     if not splits:
         return Judged({"views": list(counted), "penalty": _PENALTIES[1]}, _HEAT)
@@ -108,7 +132,13 @@ def _separate(
         # 1,000 passes are enough for the answers; the last digits of the weights are not needed
         warnings.simplefilter("ignore", ConvergenceWarning)
         machine.fit(matrix, task.codes[rows], sample_weight=task.weights[rows])
-    assert len(machine.classes_) == len(task.labels), "a fold lost a class"
-    if len(task.labels) == 2:  # scikit-learn gives one column, for the second class
-        return np.hstack([-machine.coef_.T, machine.coef_.T]), np.array([-1, 1]) * machine.intercept_
-    return machine.coef_.T, machine.intercept_
+    # a label without a row here is the answer to nothing: "not this one", as a machine with no such row says
+    weights, intercept = np.zeros((matrix.shape[1], len(task.labels))), np.full(len(task.labels), -1.0)
+    columns = machine.coef_.T
+    if len(machine.classes_) == 2:  # scikit-learn gives one column, for the second class
+        columns = np.hstack([-columns, columns])
+        intercept[machine.classes_] = np.array([-1, 1]) * machine.intercept_
+    else:
+        intercept[machine.classes_] = machine.intercept_
+    weights[:, machine.classes_] = columns
+    return weights, intercept
