@@ -17,6 +17,7 @@ MISTAKES = 12
 THUMBNAIL = 160
 TEXT = 400
 MAP_ROWS = 2000
+COMPONENTS = 50
 
 
 def mistakes(dataset: Dataset, index: IntArray, probabilities: NDArray[np.float64]) -> tuple[Mistake, ...]:
@@ -51,31 +52,41 @@ def feature_map(
 ) -> FeatureMap:
     """Held rows on the two directions that best part the classes, as found on the learnt rows.
 
-    Linear discriminant directions with Ledoit-Wolf shrinkage on the first principal components;
-    with two classes the second axis is the first principal component of what remains.
+    Linear discriminant directions (Fisher) of the first principal components, the spread within
+    classes shrunk after Ledoit and Wolf; with two classes the second axis is the next direction.
     """
     from sklearn.decomposition import PCA
-    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
     some = _sample(len(learnt))
     known = labelled_matrix(model.backbone, learnt.take(some)).astype(np.float64)
-    components = min(50, known.shape[1], len(known) - 1)
+    components = min(COMPONENTS, known.shape[1], len(known))
     pca = PCA(components, svd_solver="randomized", random_state=0).fit(known)
-    turned = pca.transform(known)
-    lda = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", n_components=None)
-    lda.fit(turned, codes[some])
-    shown = index[_sample(len(index))]
-    held = pca.transform(labelled_matrix(model.backbone, dataset.rows.take(shown)).astype(np.float64))
-    axes = lda.transform(held)
-    second = axes[:, 1] if axes.shape[1] > 1 else held[:, 0]
+    shown = _sample(len(index))
+    held = labelled_matrix(model.backbone, dataset.rows.take(index[shown])).astype(np.float64)
+    axes = pca.transform(held) @ _directions(pca.transform(known), codes[some])
     right = dataset.target.codes[index] == probabilities.argmax(1)
     return FeatureMap(
         x=tuple(map(float, axes[:, 0])),
-        y=tuple(map(float, second)),
-        codes=tuple(map(int, dataset.target.codes[shown])),
-        right=tuple(map(bool, right[_sample(len(index))])),
+        y=tuple(map(float, axes[:, -1])),
+        codes=tuple(map(int, dataset.target.codes[index[shown]])),
+        right=tuple(map(bool, right[shown])),
         method="discriminant directions of the training rows",
     )
+
+
+def _directions(points: NDArray[np.float64], codes: IntArray) -> NDArray[np.float64]:
+    """(width, 1 or 2) directions with the greatest spread between classes for their spread within."""
+    from scipy.linalg import eigh
+    from sklearn.covariance import ledoit_wolf
+
+    centres = np.stack([points[codes == code].mean(0) for code in np.unique(codes)])
+    inside = points - centres[np.searchsorted(np.unique(codes), codes)]
+    within = ledoit_wolf(inside, assume_centered=True)[0]
+    # rows that are all alike have no spread within; the axes themselves are as good as any then
+    floor = 1e-6 * max(np.trace(np.cov(points.T, bias=True).reshape(len(within), -1)), 1e-12)
+    between = np.cov(centres.T, bias=True).reshape(len(within), -1)
+    _, vectors = eigh(between, within + floor * np.eye(len(within)))
+    return np.asarray(vectors[:, ::-1][:, :2], dtype=np.float64)
 
 
 def _sample(count: int) -> IntArray:
