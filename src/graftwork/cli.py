@@ -5,6 +5,7 @@ import functools
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,7 +44,14 @@ def main() -> None:
     if "--offline" in sys.argv:
         # read by the hub's client when it is first imported, so set before anything is
         os.environ["HF_HUB_OFFLINE"] = "1"
+    warnings.showwarning = _show_warning
     app()
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Our own warnings as one line; a library's are for its developers."""
+    if category.__module__.startswith("graftwork"):
+        console.note(f"graft: {message}")
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:

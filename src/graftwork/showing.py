@@ -55,15 +55,15 @@ def feature_map(
     Linear discriminant directions (Fisher) of the first principal components, the spread within
     classes shrunk after Ledoit and Wolf; with two classes the second axis is the next direction.
     """
-    from sklearn.decomposition import PCA
+    from sklearn.utils.extmath import randomized_svd
 
     some = _sample(len(learnt))
     known = labelled_matrix(model.backbone, learnt.take(some)).astype(np.float64)
-    components = min(COMPONENTS, known.shape[1], len(known))
-    pca = PCA(components, svd_solver="randomized", random_state=0).fit(known)
+    mean = known.mean(0)
+    _, _, basis = randomized_svd(known - mean, min(COMPONENTS, *known.shape), random_state=0)
     shown = _sample(len(index))
     held = labelled_matrix(model.backbone, dataset.rows.take(index[shown])).astype(np.float64)
-    axes = pca.transform(held) @ _directions(pca.transform(known), codes[some])
+    axes = (held - mean) @ basis.T @ _directions((known - mean) @ basis.T, codes[some])
     right = dataset.target.codes[index] == probabilities.argmax(1)
     return FeatureMap(
         x=tuple(map(float, axes[:, 0])),

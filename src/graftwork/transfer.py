@@ -162,11 +162,13 @@ def fit(
         learnt = bench.task(bench.learning)
         feature_map = showing.feature_map(model, learnt.rows, learnt.codes, dataset, held, probabilities)
         unknown = _unknown_rate(model, dataset, bench.test)
+    settings = wire.plain(model.settings)
+    training_curve = tuple(map(tuple, settings.pop("training_curve", ())))
     result = Result(
         dataset=summarise(dataset, found),
         source=opened[1] if opened else None,
         strategy=strategy,
-        settings=wire.plain(model.settings),
+        settings=settings,
         seed=seed,
         metric=declared,
         extraction=extraction,
@@ -182,8 +184,9 @@ def fit(
         seconds=clock.total(),
         versions=versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        training_curve=training_curve,
     )
-    return Outcome(replace(model, settings=result.settings), result, _probe(dataset, bench.test))
+    return Outcome(replace(model, settings=settings), result, _probe(dataset, bench.test))
 
 
 def ready(data: Any, *, seed: int, notify: Notify = silent, **loading: Any) -> tuple[Dataset, Inspection]:
