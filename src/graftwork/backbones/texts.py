@@ -22,6 +22,7 @@ STEP = 8
 """Texts are padded to a multiple of this, which depends on the text alone: no neighbour changes a bit."""
 CHUNK = 4096
 CHARACTERS_A_TOKEN = 32
+LONGEST_WORD = 200
 
 
 class TextEncoder(Pretrained):
@@ -111,7 +112,9 @@ class TextEncoder(Pretrained):
         if len(text) <= self._characters:
             return text
         head = text[: self._characters]
-        return head.rsplit(None, 1)[0] if any(map(str.isspace, head[-200:])) else head
+        words = head.rsplit(None, 1)
+        # the last word may be cut in two; one without any blank before it is split by signs anyway
+        return words[0] if len(words) == 2 and len(words[1]) <= LONGEST_WORD else head
 
     def _example(self) -> engine.Arrays:
         ids = np.ones((2, 2 * STEP), np.int64)
