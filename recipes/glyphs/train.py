@@ -22,15 +22,14 @@ from distort import SIZE, distort
 from render import Letters, letters
 
 from graftwork.backbones.compact import Preparation, weights
-from graftwork.networks import Block, CompactConfig, CompactNet, channels_last
+from graftwork.networks import CompactNet, channels_last, compact_config
 from graftwork.pretrain import write
 from graftwork.records import Progress
 from graftwork.sources import Source
 from graftwork.training import Plan, seeded, train
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = (Block(24, 1, 3), Block(40, 2, 3), Block(40, 1, 4), Block(72, 2, 4), Block(72, 1, 4))
-CONFIG = CompactConfig(1, SIZE, 16, 2, BLOCKS, 192, cells=4)
+CONFIG = compact_config(1, SIZE, cells=4)
 PREPARATION = Preparation("ink")
 PLAN = Plan(epochs=4, batch=64, rate=3e-3, decay=0.02, warmup=0.03, smoothing=0.1)
 LEAST_PICTURES = 16

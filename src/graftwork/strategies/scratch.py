@@ -234,7 +234,8 @@ def suited(rows: Rows) -> tuple[CompactConfig, Preparation]:
     small = np.median([max(picture.shape[:2]) for picture in pictures]) <= 40
     grey = bool(np.mean([np.ptp(picture, axis=2).mean() <= 4 for picture in pictures]) > 0.95)
     drawn = grey and float(np.mean([_on_one_ground(picture[..., 0]) for picture in pictures])) > 0.8
-    config = compact_config(1 if grey else 3, 32 if small else 64)
+    # in a drawing, where a stroke lies says as much as that there is one; in a photo it does not
+    config = compact_config(1 if grey else 3, 32 if small else 64, cells=4 if drawn else 1)
     return config, Preparation("ink" if drawn else "whole")
 
 
