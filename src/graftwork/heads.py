@@ -168,13 +168,13 @@ def unit(rows: Float64) -> Float64:
 def temperature(logits: NDArray[Any], codes: NDArray[np.int64], weights: Float64) -> tuple[float, float]:
     """(temperature, weighted mean log-loss at it) for out-of-fold logits (rows, classes).
 
-    Newton's method on 1 / temperature, where the loss is convex. One row's worth of the loss goes to
-    the other classes (Platt 1999), so that a few rows, all answered rightly, stay finite.
+    Newton's method on 1 / temperature, where the loss is convex. Two rows' worth of the loss are shared
+    by all classes (after Platt 1999), so that a few rows, all answered rightly, stay finite.
     """
     scores = logits.astype(np.float64)
     scores -= scores.max(axis=1, keepdims=True)
     share = weights / weights.sum()
-    doubt = 1.0 / (len(codes) + 2.0)
+    doubt = 2.0 / (len(codes) + 2.0)
     truth = scores[np.arange(len(codes)), codes]
     target = share @ ((1.0 - doubt) * truth + doubt * scores.mean(axis=1))
     if not scores.any():

@@ -120,10 +120,10 @@ def test_temperature_is_where_the_log_loss_is_lowest(scale: float) -> None:
 
 def test_temperature_counts_rows_by_their_weight() -> None:
     rng = np.random.default_rng(0)
-    codes = rng.integers(0, 2, 50)
-    logits = rng.standard_normal((50, 2)) + np.eye(2)[codes]
-    repeats = rng.integers(1, 4, 50)
-    many = np.repeat(np.arange(50), repeats)
+    codes = rng.integers(0, 2, 300)
+    logits = rng.standard_normal((300, 2)) + np.eye(2)[codes]
+    repeats = rng.integers(1, 4, 300)
+    many = np.repeat(np.arange(300), repeats)
     weighted, loss = temperature(logits, codes, repeats.astype(np.float64))
     repeated, same = temperature(logits[many], codes[many], np.ones(len(many)))
     # the doubt that keeps certain rows finite counts rows, so the two differ by a little
