@@ -1,5 +1,6 @@
 """Bad data is refused in one line that says what was seen, what was expected and what to do next."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -152,6 +153,28 @@ def test_columns_are_no_answer_to_a_folder_of_pictures(tmp_path: Path) -> None:
     pictures(tmp_path, "a/1.png", "b/1.png")
     with pytest.raises(RequestError, match="--text and --label name columns"):
         load(tmp_path, text="text", label="label")
+
+
+def test_a_folder_that_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(tmp_path, "a/1.png", "b/1.png")
+    scandir = os.scandir
+
+    def closed(folder: Path) -> object:
+        if Path(folder).name == "b":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    with pytest.raises(RequestError) as refused:
+        load(tmp_path)
+    assert "b cannot be opened (Permission denied)" in one_line(refused.value)
+
+
+def test_a_text_where_a_path_belongs_is_said() -> None:
+    with pytest.raises(RequestError) as refused:
+        load("a long text " * 1000)
+    assert re.search("is no path .*too long", one_line(refused.value))
+    assert len(str(refused.value)) < 200
 
 
 def test_text_and_file_together_are_not_there_yet(tmp_path: Path) -> None:

@@ -241,6 +241,12 @@ def test_rows_without_labels_are_read_for_prediction(tmp_path: Path) -> None:
         rows_from_path(tmp_path / "a.csv", "image")
 
 
+def test_pictures_named_in_a_table_are_read_for_prediction(tmp_path: Path) -> None:
+    content = picture(tmp_path / "in" / "a.png")
+    (tmp_path / "a.tsv").write_text("photo\tnote\nin/a.png\tfirst\n")
+    assert rows_from_path(tmp_path / "a.tsv", "image").column.read(0) == content
+
+
 def test_groups_are_ids_and_a_row_without_one_is_its_own() -> None:
     groups = load(
         {"text": list("abcde"), "label": list("xyxyx"), "group": ["p", None, "p", np.nan, ""]}

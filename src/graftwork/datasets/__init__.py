@@ -10,7 +10,7 @@ from graftwork.datasets.assemble import assemble
 from graftwork.datasets.columns import Asked
 from graftwork.datasets.digest import dataset_digest
 from graftwork.datasets.encoding import decode_text
-from graftwork.datasets.folders import PICTURES, find_pictures, labelled_pictures, readable_name
+from graftwork.datasets.folders import PICTURES, entries, find_pictures, labelled_pictures, readable_name
 from graftwork.datasets.from_tables import as_parts, dataset_of_tables, part_tables, rows_of_table
 from graftwork.datasets.items import column_of, kind_of, name_of
 from graftwork.datasets.tables import SUFFIXES, Table, from_frame, is_table, read_table
@@ -107,10 +107,13 @@ def _one_name(role: str, value: str | Sequence[Any] | None) -> str | None:
 
 def _existing(path: Path) -> Path:
     path = path.expanduser()
-    if path.exists():
-        return path
+    try:
+        if path.exists():
+            return path
+    except OSError as error:  # a text was given where a path belongs, and it is too long for one
+        raise RequestError(f"{str(path)[:60]!r} is no path ({error.strerror}); expected a path") from error
     parent = path.parent
-    beside = [p.name for p in parent.iterdir()] if parent.is_dir() else []
+    beside = [entry.name for entry in entries(parent)] if parent.is_dir() else []
     close = get_close_matches(path.name, beside, n=1)
     hint = f"; did you mean {parent / close[0]}?" if close else f" (looked from {Path.cwd()})"
     raise RequestError(f"nothing is at {path}{hint}")

@@ -56,10 +56,21 @@ def readable_name(path: Path) -> str:
     return os.fsencode(path.as_posix()).decode("utf-8", "replace")
 
 
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies directly inside, sorted by name; raises RequestError where the folder cannot be read."""
+    try:
+        return sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise RequestError(
+            f"{readable_name(folder)} cannot be opened ({error.strerror or error}); "
+            "expected a folder that you may read"
+        ) from error
+
+
 def subfolders(folder: Path) -> list[Path]:
     """Folders directly inside, sorted, without hidden ones and without links."""
-    inside = [Path(e.path) for e in os.scandir(folder) if e.is_dir(follow_symlinks=False)]
-    return sorted(path for path in inside if not path.name.startswith((".", "__MACOSX")))
+    inside = [Path(entry.path) for entry in entries(folder) if entry.is_dir(follow_symlinks=False)]
+    return [path for path in inside if not path.name.startswith((".", "__MACOSX"))]
 
 
 def find_pictures(folder: Path, root: Path, found: Found | None = None, deep: bool = True) -> Found:
@@ -68,7 +79,7 @@ def find_pictures(folder: Path, root: Path, found: Found | None = None, deep: bo
     Files of no known suffix count: whether they are pictures shows when they are decoded.
     """
     found = Found() if found is None else found
-    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+    for entry in entries(folder):
         path = Path(entry.path)
         if entry.name.startswith((".", "__MACOSX")) or entry.name.casefold() in _SILENT:
             continue

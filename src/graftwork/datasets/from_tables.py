@@ -7,7 +7,7 @@ from typing import Any
 
 from graftwork.datasets.assemble import assemble
 from graftwork.datasets.columns import Asked, Roles, choose
-from graftwork.datasets.folders import part_named
+from graftwork.datasets.folders import entries, part_named
 from graftwork.datasets.items import column_of, missing
 from graftwork.datasets.tables import Table, is_table
 from graftwork.errors import RequestError
@@ -17,7 +17,7 @@ from graftwork.rows import Dataset, Kind, Part, Rows
 def part_tables(folder: Path) -> list[tuple[Part, Path]]:
     """Tables named after parts, such as train.csv or test-00000-of-00002.parquet; [] without train."""
     found = []
-    for path in sorted(folder.iterdir()):
+    for path in (Path(entry.path) for entry in entries(folder)):
         part = part_named(path.stem) or part_named(path.stem.partition("-")[0])
         if part is not None and path.is_file() and is_table(path):
             found.append((part, path))
