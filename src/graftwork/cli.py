@@ -146,8 +146,7 @@ def sources(
     if json:
         console.emit({"sources": described})
     elif action == "show":
-        for key, value in described[0].items():
-            console.say(f"{key:15} {value}")
+        console.say(console.described(described[0]))
     elif not described:
         console.say("no source at hand; try: pip install 'graftwork[offline]', or set GRAFT_SOURCES")
     else:
@@ -395,9 +394,8 @@ def _columns(
 def _show(found: Any, json: bool) -> None:
     if json:
         console.emit(found)
-        return
-    for key, value in found.items():
-        console.say(f"{key:22} {value}")
+    else:
+        console.say(console.described(found))
 
 
 def _bytes(said: str) -> int:

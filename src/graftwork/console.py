@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,37 @@ def note(message: str, *, quiet: bool = False) -> None:
 def emit(value: Any) -> None:
     """One JSON object on one line of stdout."""
     print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def described(found: Mapping[str, Any]) -> str:
+    """A mapping for a person: a line each, nested mappings indented, lists of mappings as tables."""
+    lines = []
+    width = max((len(key) for key in found), default=0) + 2
+    for key, value in found.items():
+        shown = key.replace("_", " ")
+        if isinstance(value, Mapping):
+            lines += [shown, *("  " + line for line in described(value).splitlines())]
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            cells = [[_said(name, one) for name, one in row.items()] for row in value]
+            lines += [shown, *("  " + line for line in table(list(value[0]), cells).splitlines())]
+        else:
+            lines.append(f"{shown:{width}}{_said(key, value)}")
+    return "\n".join(lines)
+
+
+def _said(key: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and key.endswith("bytes"):
+        for exponent, unit in ((9, "GB"), (6, "MB"), (3, "kB")):
+            if value >= 10**exponent:
+                return f"{value / 10**exponent:.1f} {unit}"
+        return f"{value} bytes"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "-"
+    return str(value)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
