@@ -1,7 +1,7 @@
 """Scores of a model's answers on rows it never saw, each with an interval.
 
 Everything is closed form and vectorised (variances from each row's influence on the score, summed
-within groups), but the calibration error, whose interval comes from a bootstrap over groups.
+within groups), but the calibration error, whose interval comes from a parametric bootstrap.
 """
 
 import numpy as np
@@ -15,7 +15,6 @@ from graftwork.intervals import (
     grouping,
     percentile,
     quantile,
-    resampled_sums,
     share_interval,
     variance_of_sum,
 )
@@ -45,20 +44,18 @@ def declare_metric(codes: IntArray) -> Metric:
 def measure(metric: Metric, truth: IntArray, probabilities: Floats) -> float:
     """One metric of answers (rows, classes) on rows whose labels are `truth` (rows,)."""
     check(truth, probabilities)
-    actual, predicted, hits = tallies(truth, probabilities)
-    return float(from_tallies(metric, actual.sum(0), predicted.sum(0), hits.sum(0)))
+    return float(from_counts(metric, *_counts(truth, probabilities.argmax(1), probabilities.shape[1])))
 
 
-def tallies(truth: IntArray, probabilities: Floats) -> tuple[Floats, Floats, Floats]:
-    """Per row and class: is the truth, is the answer, is both (each (rows, classes), 0.0 or 1.0)."""
-    classes = np.arange(probabilities.shape[1])
-    actual = (truth[:, None] == classes).astype(np.float64)
-    predicted = (probabilities.argmax(1)[:, None] == classes).astype(np.float64)
-    return actual, predicted, actual * predicted
+def _counts(truth: IntArray, answers: IntArray, classes: int) -> tuple[Floats, Floats, Floats]:
+    """Rows by class (classes,): of the truth, of the answers, of both at once."""
+    actual = np.bincount(truth, minlength=classes).astype(np.float64)
+    predicted = np.bincount(answers, minlength=classes).astype(np.float64)
+    return actual, predicted, np.bincount(truth[truth == answers], minlength=classes).astype(np.float64)
 
 
-def from_tallies(metric: Metric, actual: Floats, predicted: Floats, hits: Floats) -> Floats:
-    """The metric from column sums of `tallies`, (..., classes) -> (...).
+def from_counts(metric: Metric, actual: Floats, predicted: Floats, hits: Floats) -> Floats:
+    """The metric from rows by class of the truth, the answers and both: (..., classes) -> (...).
 
     Means over classes are over the classes that occur in the truth.
     """
@@ -140,12 +137,19 @@ def check(truth: IntArray, probabilities: Floats, labels: tuple[str, ...] | None
 
 def calibration_bins(truth: IntArray, probabilities: Floats) -> tuple[CalibrationBin, ...]:
     """Ten bins of equal mass by the answer's probability; equal probabilities share a bin."""
-    rows, confidence, right = _bin_sums(_bin_columns(truth, probabilities).sum(0))
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
+    index = _bin_of(confidence)
     return tuple(
-        CalibrationBin(float(c / n), float(r / n), int(n))
-        for n, c, r in zip(rows, confidence, right, strict=True)
-        if n
+        CalibrationBin(float(confidence[index == b].mean()), float(right[index == b].mean()), int(n))
+        for b, n in enumerate(np.bincount(index))
     )
+
+
+def _bin_of(confidence: Floats) -> IntArray:
+    """(rows,) the bin of each row, numbered without gaps in the order of confidence."""
+    # inverted_cdf: edges are confidences that occur, so that equal ones never part
+    edges = np.quantile(confidence, np.arange(1, BINS) / BINS, method="inverted_cdf")
+    return np.unique(np.searchsorted(edges, confidence), return_inverse=True)[1].astype(np.int64)
 
 
 def _class_means(
@@ -155,7 +159,7 @@ def _class_means(
     rows = len(truth)
     answers = probabilities.argmax(1)
     right = answers == truth
-    actual, predicted, hits = (each.sum(0) for each in tallies(truth, probabilities))
+    actual, predicted, hits = _counts(truth, answers, probabilities.shape[1])
     present = actual > 0
     count = present.sum()
     inverse = np.divide(1.0, actual, out=np.zeros_like(actual), where=present)
@@ -236,53 +240,41 @@ def _calibration(
     """Debiased root-mean-square gap between stated and true confidence (Kumar, Liang and Ma 2019).
 
     sum over bins of n_b / n ((conf - acc)^2 - acc (1 - acc) / (n_b - 1)), its root where positive; the
-    subtracted noise of each bin is scaled by its design effect where rows are grouped.
+    subtracted noise of each bin is scaled by its design effect where rows are grouped. The interval
+    comes from a parametric bootstrap: gaps drawn from the normal distribution of the bins' gaps.
     """
-    columns = _bin_columns(truth, probabilities)
-    hang = _hanging_together(columns, groups)
-    value = float(_gap(columns.sum(0), hang))
-    # a replicate carries the noise twice, the sample's and its own: take it off twice
-    replicates = _gap(resampled_sums(columns, groups, seed, draws=400), 2 * hang)
+    bins = calibration_bins(truth, probabilities)
+    mass = np.array([each.rows for each in bins]) / len(truth)
+    share = np.array([each.accuracy for each in bins])
+    gap = np.array([each.confidence for each in bins]) - share
+    alone = share * (1 - share) / np.maximum(mass * len(truth) - 1, 1)
+    covariance, design = _gap_covariance(truth, probabilities, gap, groups)
+    noise = alone * design
+    value = float(np.sqrt(max(0.0, mass @ (gap**2 - noise))))
+    # a replicate carries the noise twice, the sample's and its own: both are taken off
+    drawn = np.random.default_rng(seed).multivariate_normal(gap, covariance, size=2000, method="eigh")
+    squares = (drawn**2 - noise - covariance.diagonal()) @ mass
     observations = len(truth) if groups is None else int(groups.max()) + 1
-    low, high = percentile(replicates, observations, level)
+    low, high = percentile(np.sqrt(np.maximum(0.0, squares)), observations, level)
     low, high = (0.0, 1.0) if observations < 2 else (min(low, value), max(high, value))
     return Score("calibration_error", value, low, high, len(truth), level)
 
 
-def _gap(sums: Floats, noises: Floats) -> Floats:
-    rows, confidence, right = _bin_sums(sums)
-    seen = np.maximum(rows, 1)
-    share = right / seen
-    noise = share * (1 - share) / np.maximum(rows - 1, 1)
-    squares = np.square(confidence / seen - share) - noises * noise
-    return np.asarray(np.sqrt(np.maximum(0.0, (rows * squares).sum(-1) / rows.sum(-1))))
-
-
-def _hanging_together(columns: Floats, groups: IntArray | None) -> Floats:
-    """(bins,) how many times larger grouping makes the variance of a bin's share of right answers."""
+def _gap_covariance(
+    truth: IntArray, probabilities: Floats, gap: Floats, groups: IntArray | None
+) -> tuple[Floats, Floats]:
+    """Covariance of the bins' gaps, and how many times grouping enlarges each one's variance."""
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == truth
+    index = _bin_of(confidence)
+    residuals = (confidence - right - gap[index]) / np.bincount(index)[index]
+    alone = np.bincount(index, weights=residuals**2)
     if groups is None:
-        return np.ones(BINS)
-    inside, _, right = _bin_sums(columns)
-    rows = np.maximum(inside.sum(0), 1)
-    residuals = right - inside * (right.sum(0) / rows)
-    totals = np.zeros((groups.max() + 1, BINS))
-    np.add.at(totals, groups, residuals)
-    alone = np.square(residuals).sum(0)
-    return np.asarray(np.divide(np.square(totals).sum(0), alone, out=np.ones(BINS), where=alone > 0))
-
-
-def _bin_columns(truth: IntArray, probabilities: Floats) -> Floats:
-    """(rows, 3 bins): is in the bin, its confidence there, its rightness there."""
-    confidence = probabilities.max(1)
-    # inverted_cdf: edges are confidences that occur, so that equal ones never part
-    edges = np.quantile(confidence, np.arange(1, BINS) / BINS, method="inverted_cdf")
-    inside = (np.searchsorted(edges, confidence)[:, None] == np.arange(BINS)).astype(np.float64)
-    right = probabilities.argmax(1) == truth
-    return np.hstack([inside, inside * confidence[:, None], inside * right[:, None]])
-
-
-def _bin_sums(sums: Floats) -> tuple[Floats, Floats, Floats]:
-    return sums[..., :BINS], sums[..., BINS : 2 * BINS], sums[..., 2 * BINS :]
+        return np.diag(alone), np.ones(len(gap))
+    totals = np.zeros((groups.max() + 1, len(gap)))
+    np.add.at(totals, (groups, index), residuals)
+    covariance = totals.T @ totals
+    design = np.divide(covariance.diagonal(), alone, out=np.ones(len(gap)), where=alone > 0)
+    return covariance, design
 
 
 def _by_class(

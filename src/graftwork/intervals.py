@@ -155,27 +155,24 @@ def corrected_t(differences: Floats, train_rows: float, test_rows: float, level:
     return Interval(max(-1.0, mean - half), min(1.0, mean + half))
 
 
-def resampled_sums(columns: Floats, groups: IntArray | None, seed: int, draws: int | None = None) -> Floats:
+def resampled_sums(columns: Floats, groups: IntArray | None, seed: int) -> Floats:
     """Column sums over bootstrap samples of whole groups: (rows, k) -> (draws, k).
 
-    By default 1,000 draws, fewer beyond 10,000 groups (never below 200).
+    Rows (or groups) with the same columns are drawn together, as one multinomial count. 1,000 draws,
+    fewer beyond 10,000 different ones (never below 200).
     """
     together = grouping(groups)
     if together is not None:
         totals = np.zeros((together.max() + 1, columns.shape[1]))
         np.add.at(totals, together, columns)
         columns = totals
-    count = len(columns)
-    draws = draws or int(np.clip(10_000_000 // count, 200, 1000))
-    rng = np.random.default_rng(seed)
-    sums = np.empty((draws, columns.shape[1]))
-    step = max(1, 500_000 // count)
-    for start in range(0, draws, step):
-        size = min(step, draws - start)
-        chosen = rng.integers(count, size=(size, count)) + count * np.arange(size)[:, None]
-        weights = np.bincount(chosen.ravel(), minlength=size * count).reshape(size, count)
-        sums[start : start + size] = weights.astype(np.float64) @ columns
-    return sums
+    _, first, counts = np.unique(columns, axis=0, return_index=True, return_counts=True)
+    # in order of appearance: swapping two models' columns must not change what is drawn
+    order = np.argsort(first)
+    patterns, counts = columns[first[order]], counts[order]
+    draws = int(np.clip(10_000_000 // len(patterns), 200, 1000))
+    rng, shares = np.random.default_rng(seed), counts / len(columns)
+    return np.stack([rng.multinomial(len(columns), shares) @ patterns for _ in range(draws)])
 
 
 def percentile(replicates: Floats, observations: int, level: float) -> Interval:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from graftwork.errors import RequestError
-from graftwork.evaluation import check, from_tallies, tallies
+from graftwork.evaluation import check, from_counts
 from graftwork.intervals import (
     Floats,
     Interval,
@@ -148,13 +148,13 @@ def _stratified(signs: Floats, strata: IntArray, groups: IntArray | None) -> tup
 def _resampled(
     truth: IntArray, ours: Floats, theirs: Floats, metric: Metric, groups: IntArray | None, seed: int
 ) -> tuple[float, IntervalAt]:
-    actual, predicted, hits = tallies(truth, ours)
-    _, their_predicted, their_hits = tallies(truth, theirs)
-    columns = np.hstack([actual, predicted, hits, their_predicted, their_hits])
+    classes = np.arange(ours.shape[1])
+    actual, mine, other = ((each[:, None] == classes) for each in (truth, ours.argmax(1), theirs.argmax(1)))
+    columns = np.hstack([actual, mine, actual & mine, other, actual & other]).astype(np.float64)
 
     def difference(sums: Floats) -> Floats:
         a, p, h, tp, th = np.split(sums, 5, axis=-1)
-        return from_tallies(metric, a, p, h) - from_tallies(metric, a, tp, th)
+        return from_counts(metric, a, p, h) - from_counts(metric, a, tp, th)
 
     replicates = difference(resampled_sums(columns, groups, seed))
     observations = len(truth) if groups is None else int(groups.max()) + 1
