@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,8 @@ from graftwork.backbones.base import BackboneState
 from graftwork.errors import RequestError, UnknownName
 from graftwork.model import softmax
 from graftwork.records import Extraction, Features, Notify, silent
-from graftwork.rows import Kind, Rows, Texts
+from graftwork.rows import IntArray, Kind, Rows, Texts
+from graftwork.spectrum import Held, Spectrum, held_groups
 from graftwork.strategies.base import Task
 from graftwork.strategies.probe import Choice, Fitting, Probe, fit_head
 
@@ -137,6 +139,25 @@ def test_groups_are_never_broken() -> None:
     for choice in CHOICES:
         _, whole = fit_head(features.astype(np.float32), a_task(codes, groups), choice)
         assert whole["log_loss"] > 1.0, choice
+
+
+def test_a_group_leaves_whole_though_some_of_its_rows_cannot_be_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    features, codes = clouds(90, 6)
+    groups = np.arange(90) // 3
+    codes = np.where(groups == 4, np.array([0, 1, 3])[np.arange(90) % 3], codes)  # 3 is in group 4 alone
+    left: list[NDArray[np.int64]] = []
+
+    def spy(spectrum: Spectrum, groups: IntArray, rows: IntArray, classes: int) -> Iterator[Held]:
+        left.append(rows)
+        return held_groups(spectrum, groups, rows, classes)
+
+    monkeypatch.setattr(module, "held_groups", spy)
+    fitting = Fitting(features, a_task(codes, groups), module.factorise(features))
+    found = list(fitting.closed_form("auto"))
+    assert 14 in left[0] and 14 not in fitting.asked and codes[14] == 3
+    assert all(candidate.log_loss is not None and candidate.log_loss < 1.0 for candidate in found)
 
 
 def test_weights_make_rare_labels_count() -> None:

@@ -186,11 +186,14 @@ class Fitting:
             # a group's (classes, classes) system costs more than its rows: leave several out at once
             count = -(-4 * len(np.unique(groups)) // classes)
             groups = grouped_folds(codes, groups, max(count, self.count), self.task.seed)
-        held = held_groups(self.spectrum, groups, self.asked, classes)
+        # whole groups leave, also those of their rows that are not asked
+        leaving = np.flatnonzero(np.isin(self.task.groups, self.task.groups[self.asked]))
+        held = held_groups(self.spectrum, groups, leaving, classes)
         answers = left_out(self.spectrum, codes, classes, strengths, held)
+        asked = np.searchsorted(answers.rows, self.asked)
         for head in ("ridge", "discriminant"):
             if choice in ("auto", head):
-                path = answers.ridge if head == "ridge" else answers.discriminant
+                path = (answers.ridge if head == "ridge" else answers.discriminant)[:, asked]
                 yield min(
                     (
                         self.judged(
