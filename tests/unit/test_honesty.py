@@ -54,7 +54,7 @@ def covered(hits: list[bool]) -> None:
     assert 0.92 <= np.mean(hits) <= 0.98
 
 
-POOL, POOL_CODES = sample(20_000, np.random.default_rng(1))
+POOL, POOL_CODES = sample(6_000, np.random.default_rng(1))
 TRAIN, TRAIN_CODES = sample(90, np.random.default_rng(2))
 OURS = fit(good(TRAIN), TRAIN_CODES)(good(POOL))
 THEIRS = fit(worse(TRAIN), TRAIN_CODES)(worse(POOL))
