@@ -36,7 +36,7 @@ from graftwork.strategies.base import Task
 Choice = Literal["auto", "ridge", "logistic", "discriminant", "centroid"]
 CLOSED_FORM = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """Strengths of ridge and discriminant, in units of a row's mean squared length: noise over signal."""
-LOGISTIC = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
+LOGISTIC = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """Strengths of logistic regression, strong to weak, in the same units."""
 ASKED, ASKED_LOGITS = 20_000, 1_000_000
 """Out-of-fold answers of so many rows settle a strength and a temperature; more would cost time only."""
@@ -146,10 +146,15 @@ class Fitting:
         few = len(self.features) <= FEW * self.classes
         if choice == "centroid" or (choice == "auto" and few):
             yield from self.centroids()
+        strongest = LOGISTIC[0]
         if choice in ("auto", "ridge", "discriminant"):
-            yield from self.closed_form(choice)
+            for candidate in self.closed_form(choice):
+                yield candidate
+                if candidate.head == "ridge" and candidate.strength is not None:
+                    # squared errors shrink more than log-losses do: no need to look at stronger ones
+                    strongest = candidate.strength
         if choice in ("auto", "logistic"):
-            yield from self.logistic()
+            yield from self.logistic(strongest)
 
     def untested(self, choice: Choice) -> Candidate:
         """One label a class: nothing to choose or calibrate by, so fixed settings (auto: the centroid).
@@ -211,16 +216,17 @@ class Fitting:
             return LinearHead.of(self.task.labels, *self.spectrum.linear(loadings, strength), heat)
         return LinearHead.of(self.task.labels, *discriminant(self.spectrum, codes, classes, strength), heat)
 
-    def logistic(self) -> Iterator[Candidate]:
+    def logistic(self, strongest: float) -> Iterator[Candidate]:
         """Logistic regression, each strength starting from a stronger one's folds, until it gets worse."""
         rows, codes = design(self.spectrum), self.task.codes
         held = self.folds[:, None] == np.arange(self.used_folds)
         best, start = None, None
-        for ratio, strength in zip(LOGISTIC, self.spectrum.strengths(LOGISTIC), strict=True):
+        for ratio in (ratio for ratio in LOGISTIC if ratio <= max(strongest, LOGISTIC[-1])):
+            strength = float(self.spectrum.strengths((ratio,))[0])
             start = logistic(rows, codes, self.classes, strength, ~held, start, LOOSE)
             seen = held_logits(rows, start, self.folds, self.asked)
             found = self.judged(
-                "logistic", ratio, seen, partial(self.fit_logistic, rows, float(strength), start.mean(0))
+                "logistic", ratio, seen, partial(self.fit_logistic, rows, strength, start.mean(0))
             )
             if best is not None and found.order >= best.order:
                 break
