@@ -141,6 +141,17 @@ def test_copies_of_rows_do_not_narrow_any_interval() -> None:
         assert together[name].high - together[name].low > 0.85 * (score.high - score.low), name
 
 
+def test_copies_of_rows_do_not_look_like_miscalibration() -> None:
+    truth, probabilities = answers(120, seed=7)
+    alone = assess(truth, probabilities, LABELS).scores["calibration_error"].value
+    copies = np.repeat(np.arange(120), 5)
+    together = assess(truth[copies], probabilities[copies], LABELS, groups=copies).scores["calibration_error"]
+    assert together.value == pytest.approx(alone, abs=0.02)
+    assert (
+        assess(truth[copies], probabilities[copies], LABELS).scores["calibration_error"].value > alone + 0.05
+    )
+
+
 def test_a_single_row_can_be_assessed() -> None:
     scores = assess(np.array([1]), np.array([[0.2, 0.8]]), ("no", "yes")).scores
     assert (scores["accuracy"].value, scores["accuracy"].high) == (1.0, 1.0)
