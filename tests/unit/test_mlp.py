@@ -88,6 +88,8 @@ def test_validation_rows_stop_the_training_where_there_are_any() -> None:
     # row 30 shares a group with a training row: it would leak
     groups = np.where(np.arange(40) == 30, 0, np.arange(40))
     assert not set_apart(replace(task, groups=groups))[30]
+    everything = replace(task, validation=np.ones(40, dtype=bool))
+    assert 5 <= set_apart(everything).sum() <= 10
 
 
 def test_rows_set_apart_are_whole_groups_and_leave_every_class_behind() -> None:

@@ -94,10 +94,9 @@ def set_apart(task: Task) -> NDArray[np.bool_]:
 
     A validation row whose group also has training rows would leak, and trains instead.
     """
-    if task.validation.any() and not task.validation.all():
-        shared = np.isin(task.groups, task.groups[~task.validation])
-        apart = np.asarray(task.validation & ~shared)
-    else:
+    shared = np.isin(task.groups, task.groups[~task.validation])
+    apart = np.asarray(task.validation & ~shared)
+    if not apart.any() or apart.all():
         apart = grouped_folds(task.codes, task.groups, 5, task.seed) == 0
     missing = np.setdiff1d(task.codes[apart], task.codes[~apart])
     keep = np.isin(task.groups, task.groups[np.isin(task.codes, missing)])
