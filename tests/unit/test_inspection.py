@@ -317,6 +317,15 @@ def test_groups_join_the_users_groups_and_the_duplicates() -> None:
     assert groups.tolist() == [0, 0, 0, 1, 2]
 
 
+def test_groups_stay_with_their_rows_where_unreadable_ones_are_dropped() -> None:
+    contents = [jpeg(photo(i)) for i in range(30)]
+    dataset = pictures([contents[0], b"no picture", *contents[1:], contents[5]])
+    ready = prepare(dataset, inspect(dataset))
+    assert ready.groups is not None
+    same = np.flatnonzero(ready.groups == ready.groups[-1])
+    assert [ready.rows.names[i] for i in same] == ["item 7", "item 32"]
+
+
 def test_no_group_is_parted_by_a_made_split() -> None:
     groups = [f"g{i // 7}" for i in range(1400)]
     dataset = many(1400, group=groups)
@@ -329,7 +338,7 @@ def test_no_group_is_parted_by_a_made_split() -> None:
 
 def test_validation_rows_and_their_groups_stay_out_of_a_made_test_part() -> None:
     split = ["validation" if i < 100 else "train" for i in range(1200)]
-    group = [f"g{i % 400}" if i < 800 else "" for i in range(1200)]
+    group = [f"g{i % 100}" if i < 200 else "" for i in range(1200)]
     dataset = many(1200, split=split, group=group)
     ready = prepare(dataset, inspect(dataset))
     assert ready.split.parts[:100].tolist() == ["validation"] * 100
