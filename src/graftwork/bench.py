@@ -119,7 +119,7 @@ class Bench:
         )
 
     def verdict(
-        self, recipe: Strategy, ours: Held, rivals: Mapping[str, Held]
+        self, recipe: Strategy, ours: Held, rivals: Mapping[str, Held], caution: str | None
     ) -> tuple[Verdict | None, str | None]:
         """The verdict, or None and the sentence that says why there is none."""
         if not recipe.transfers:
@@ -129,13 +129,14 @@ class Bench:
         if len(self.test):
             theirs = {name: held.probabilities[0] for name, held in rivals.items()}
             truth, groups = self.codes[self.test], self.groups[self.test]
-            return judge(
-                truth, ours.probabilities[0], theirs, self.metric, groups=groups, seed=self.seed
-            ), None
+            mine = ours.probabilities[0]
+            judged = judge(truth, mine, theirs, self.metric, groups=groups, seed=self.seed, caution=caution)
+            return judged, None
         train_rows = float(np.mean([len(learn) for learn, _ in self.splits]))
         test_rows = float(np.mean([len(held) for _, held in self.splits]))
         theirs = {name: self._by_split(held) for name, held in rivals.items()}
-        return judge_folds(self._by_split(ours), theirs, train_rows, test_rows, self.metric), None
+        scores = self._by_split(ours)
+        return judge_folds(scores, theirs, train_rows, test_rows, self.metric, caution=caution), None
 
     def curve(
         self,

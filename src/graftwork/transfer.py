@@ -151,7 +151,7 @@ def fit(
         seconds = max(SCRATCH_SECONDS, _cold_seconds(extraction, clock))
         asked = [name for name in WITHOUT_TRANSFER[baselines] if name != strategy]
         rivals = {name: bench.rival(name, seconds) for name in asked}
-        verdict, silence = bench.verdict(recipe, ours, rivals)
+        verdict, silence = bench.verdict(recipe, ours, rivals, _caution(basis, dataset))
     with clock("learning curve"):
         curve = _curve(bench, recipe, basis, {strategy: ours, **rivals})
     with clock("familiarity"):
@@ -290,6 +290,17 @@ def _curve(
         plain = classical.basis(bench.dataset.kind, None)
         learners["classical"] = (classical, None if plain is None else remember(plain))
     return bench.curve(learners, recipe.name, full)
+
+
+def _caution(basis: Backbone | None, dataset: Dataset) -> str | None:
+    """What to say where the source, as far as is known, was pretrained on rows of this very dataset."""
+    from graftwork.pretrain import seen_rows  # brings torch, which a warm run does without
+
+    source = None if basis is None else basis.state().source
+    seen = None if source is None else seen_rows(source, dataset.rows)
+    if source is None or not seen:
+        return None
+    return f"{source.name} was pretrained on {seen:,} of these {len(dataset):,} rows"
 
 
 def _familiar(model: Model, bench: Bench) -> Model:

@@ -335,6 +335,22 @@ def test_a_large_result_lies_in_a_file_not_in_memory(tmp_path: Path, monkeypatch
     assert np.array_equal(found, toys.ToyBackbone().features(many(100)).matrix)
 
 
+def test_a_large_result_that_is_still_held_is_not_laid_out_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graftwork.backbones import pretrained
+
+    monkeypatch.setattr(pretrained, "MAPPED_BYTES", 1000)
+    stored = Stored(toys.ToyBackbone(), tmp_path)
+    first = stored.features(many(100))
+    again = stored.features(many(100))
+    assert np.shares_memory(first.matrix, again.matrix)
+    assert (again.extraction.computed, again.extraction.reused) == (0, 100)
+    assert not np.shares_memory(first.matrix, stored.features(many(99)).matrix)
+    reached = stored.features(many(100).take(np.arange(100)[::-1])).matrix
+    assert np.array_equal(reached, first.matrix[::-1])
+
+
 def test_remembering_twice_remembers_once(home: Path) -> None:
     stored = store.remember(toys.ToyBackbone())
     assert store.remember(stored) is stored

@@ -11,6 +11,7 @@ import graftwork as gw
 from graftwork import registry, transfer
 from graftwork.backbones.base import Backbone
 from graftwork.model import Model
+from graftwork.pretrain import pretrain
 from graftwork.records import Notify
 from graftwork.rows import Dataset
 from graftwork.strategies.base import Task
@@ -132,3 +133,13 @@ def test_a_bundled_artefact_needs_nothing_else(tmp_path: Path) -> None:
     folder = outcome.save(tmp_path / "m.graft", bundle=True)
     assert (folder / "source" / "model.safetensors").is_file()
     assert gw.Model.load(folder).predict(["a pear"]) == outcome.model.predict(["a pear"])
+
+
+def test_a_source_pretrained_on_these_very_rows_is_said_beside_the_verdict(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 255, (16, 16), dtype=np.uint8) // (1 + i % 2) for i in range(40)]
+    data = gw.load(pictures, labels=["dark" if i % 2 else "light" for i in range(40)])
+    source = pretrain(data, tmp_path / "own", seconds=1)
+    outcome = gw.fit(data, source=str(tmp_path / "own"), baselines="classical")
+    assert source.origin == "local" and outcome.verdict is not None
+    assert outcome.verdict.caution is not None and "40 of these 40 rows" in outcome.verdict.caution
