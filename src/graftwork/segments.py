@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +81,8 @@ class Shelf:
     _places: IntArray = field(default_factory=lambda: np.empty((0, 2), np.int64))
     _order: list[Segment] = field(default_factory=list)
     _lock: threading.RLock = field(default_factory=threading.RLock)
+    gathered: WeakValueDictionary[bytes, Values] = field(default_factory=WeakValueDictionary)
+    """Large results that someone still holds, by the digest of their keys: no need to lay them out twice."""
 
     def get_many(self, keys: Keys, out: Values, positions: IntArray) -> NDArray[np.bool_]:
         """Fill out[positions[i]] with the features of keys[i]; (rows,) whether each was found.

@@ -73,6 +73,10 @@ class Stored:
         started = time.perf_counter()
         shelf = _shelf(self.folder / self.fingerprint)
         keys, unreadable = self._keys(rows)
+        asked = hashlib.sha256(keys.reshape(-1).data).digest()
+        held = None if unreadable else shelf.gathered.get(asked)
+        if held is not None:
+            return self._described(shelf.about(), held, unreadable, _Done(), started)
         readable = np.setdiff1d(np.arange(len(rows)), list(unreadable))
         out = blank(len(rows), self.width)
         found = shelf.get_many(keys[readable], out, readable)
@@ -85,11 +89,18 @@ class Stored:
         unreadable.update(done.unreadable)
         out[list(unreadable)] = np.nan
         out.flags.writeable = False
+        if isinstance(out, np.memmap) and not unreadable:
+            shelf.gathered[asked] = out
         about = shelf.about() if done.about is None else done.about
+        return self._described(about, out, unreadable, done, started)
+
+    def _described(
+        self, about: Mapping[str, Any], out: Values, unreadable: dict[int, str], done: "_Done", started: float
+    ) -> Features:
         extraction = Extraction(
-            len(rows),
+            len(out),
             done.computed,
-            len(rows) - done.computed - len(unreadable),
+            len(out) - done.computed - len(unreadable),
             time.perf_counter() - started,
             str(about.get("runtime", "")),
             str(about.get("precision", "")),

@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import Any, ClassVar
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -84,6 +85,7 @@ class Images(Pretrained):
     family: ClassVar[str] = "images"
     kind: ClassVar[Kind] = "image"
     version: ClassVar[int] = 1
+    reader: ClassVar[str] = f"pillow {PIL.__version__}"
 
     @property
     def framing(self) -> Framing:
@@ -170,7 +172,7 @@ def open_images(
     preprocessing = preprocessing_of(source, fit=resize == "fit")
     config = {"pooling": pooling, "resize": resize, "preprocessing": preprocessing}
     bare = Images(source, config)
-    return Images(source, bare.settled(sample, runtime))
+    return Images(source, bare.settled(sample, runtime, notify))
 
 
 def restore(state: BackboneState) -> Images:

@@ -17,7 +17,7 @@ from graftwork.backbones import engine
 from graftwork.backbones.base import BackboneState
 from graftwork.backbones.quiet import quiet
 from graftwork.errors import ArtefactError, RequestError
-from graftwork.records import Extraction, Features, Notify, silent
+from graftwork.records import Extraction, Features, Notify, Progress, silent
 from graftwork.rows import Kind, Rows
 from graftwork.sources import Source
 
@@ -48,6 +48,9 @@ class Pretrained(ABC):
     def batches(self, rows: Rows, unreadable: dict[int, str]) -> Iterable[engine.Batch]:
         """Network inputs of every readable row; the reasons of the others go into `unreadable`."""
 
+    reader: ClassVar[str] = ""
+    """What turns contents into inputs, where that is a library whose versions may differ."""
+
     @property
     def width(self) -> int:
         return int(self.config["width"])
@@ -59,6 +62,7 @@ class Pretrained(ABC):
             {
                 "network": dict(self.recipe.key),
                 "preprocessing": self.config["preprocessing"],
+                "reader": self.reader,
                 "runtime": [runtime, engine.runtime_version(runtime)],
                 "precision": self.config["precision"],
                 "dtype": "float32",
@@ -90,9 +94,16 @@ class Pretrained(ABC):
     def state(self) -> BackboneState:
         return BackboneState(self.family, dict(self.config), {}, self.source)
 
-    def settled(self, sample: Rows | None, wanted: engine.Runtime | None) -> dict[str, Any]:
+    def settled(
+        self, sample: Rows | None, wanted: engine.Runtime | None, notify: Notify = silent
+    ) -> dict[str, Any]:
         """The config completed by the path this machine takes (see engine.decide)."""
-        decision = engine.decide(self.recipe, lambda: self._sample(sample), wanted)
+
+        def chosen() -> Sequence[engine.Arrays]:
+            notify(Progress("comparing runtimes, once for this source", 0, None, "rows"))
+            return self._sample(sample)
+
+        decision = engine.decide(self.recipe, chosen, wanted)
         return {
             **self.config,
             "runtime": decision.runtime,

@@ -154,7 +154,7 @@ def open_texts(
         },
     }
     bare = TextEncoder(source, config)
-    return TextEncoder(source, bare.settled(sample, runtime))
+    return TextEncoder(source, bare.settled(sample, runtime, notify))
 
 
 def restore(state: BackboneState) -> TextEncoder:
