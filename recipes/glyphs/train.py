@@ -146,7 +146,7 @@ distortions ({rows:,} pictures, 32 x 32 grey in, 192 features out). It has seen 
 small grey characters and drawings, not for photos.
 
 - made by: `python recipes/glyphs/train.py`, seed {seed}, {epochs} epochs, {seconds} s of one core, {created}
-- rendered from {fonts} font files of Debian's packages; `recipes/glyphs/README.md` lists their licences.
+- rendered from {fonts} font files of Debian's packages; `recipes/glyphs/packages.txt` lists their licences.
   The fonts themselves are no part of these weights.
 - digest of the rendered pictures: {digest}
 - preparation: the ground (the median of a picture's border) becomes black, the ink white, whatever they
