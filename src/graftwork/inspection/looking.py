@@ -100,20 +100,25 @@ def _look_at_pictures(
     backbone = remember(Thumbnail())
     index = np.flatnonzero([digest is not None for digest in digests])
     # a byte a value and a chunk at a time: 100,000 pictures take 107 MB, not half a gigabyte
-    small_copies = np.zeros((len(index), GREY + COLOUR), dtype=np.uint8)
+    greys = np.zeros((len(index), SIDE, SIDE), dtype=np.uint8)
+    colours = np.zeros((len(index), COLOUR), dtype=np.uint8)
     sizes = np.full((len(index), 2), np.nan)
     for start in range(0, len(index), _CHUNK):
         chunk = index[start : start + _CHUNK]
         seen = backbone.features(dataset.rows.take(chunk))
         reasons.update({int(chunk[i]): reason for i, reason in seen.unreadable.items()})
-        values = np.nan_to_num(seen.matrix[:, : GREY + COLOUR]) * 255
-        small_copies[start : start + len(chunk)] = values.round()
-        sizes[start : start + len(chunk)] = seen.matrix[:, GREY + COLOUR :]
+        here = slice(start, start + len(chunk))
+        values = (np.nan_to_num(seen.matrix[:, : GREY + COLOUR]) * 255).round()
+        greys[here] = values[:, :GREY].reshape(-1, SIDE, SIDE)
+        colours[here] = values[:, GREY:]
+        sizes[here] = seen.matrix[:, GREY + COLOUR :]
         notify(Progress("looking at pictures", start + len(chunk), len(index)))
     firsts = np.intersect1d(_firsts(digests), np.setdiff1d(index, list(reasons)))
-    at = np.searchsorted(index, firsts)
-    greys = small_copies[at, :GREY].reshape(-1, SIDE, SIDE)
-    pairs = near_pictures(greys, small_copies[at, GREY:], sizes[at].min(1, initial=np.inf) < 2 * SIDE)
+    small = sizes.min(1, initial=np.inf) < 2 * SIDE
+    if len(firsts) < len(index):
+        at = np.searchsorted(index, firsts)
+        greys, colours, small = greys[at], colours[at], small[at]
+    pairs = near_pictures(greys, colours, small)
     readable = sizes[~np.isnan(sizes[:, 0])]
     longer = readable.max(1, initial=0) > _ELONGATED * readable.min(1, initial=np.inf)
     return firsts[pairs], float(longer.mean()) if len(readable) else 0.0
