@@ -224,25 +224,22 @@ def left_out(
     """
     known = class_loadings(spectrum, codes[None], classes)[0] if loadings is None else loadings
     counts, rows = class_weights(spectrum, codes, classes), []
-    ridge, discriminant = [], []
+    said = []
     for members, basis in held:
         root = np.sqrt(spectrum.weights[members])[..., None]
         own = root * indicators(codes[members.ravel()], classes).reshape(*members.shape, classes)
         left = np.maximum(counts - (own * root).sum(1), 0.0), spectrum.total - (root**2).sum(1)
-        pairs = [_leave(basis, own, spectrum.shrink(strength), known) for strength in strengths]
-        flat = (len(strengths), members.size, classes)
-        values = [answers / root for answers, _ in pairs]
-        logits = [_gaussian(v, inner, *left) for v, (_, inner) in zip(values, pairs, strict=True)]
-        ridge.append(np.reshape(np.asarray(values, np.float32), flat))
-        discriminant.append(np.reshape(np.asarray(logits, np.float32), flat))
+        values = np.empty((2, len(strengths), members.size, classes), np.float32)
+        for p, strength in enumerate(strengths):
+            answers, inner = _leave(basis, own, spectrum.shrink(strength), known)
+            values[0, p] = (answers / root).reshape(members.size, classes)
+            values[1, p] = _gaussian(answers / root, inner, *left).reshape(members.size, classes)
+        said.append(values)
         rows.append(members.ravel())
     numbers = np.concatenate(rows)
     order = np.argsort(numbers)
-    return LeftOut(
-        numbers[order],
-        np.concatenate(ridge, axis=1)[:, order],
-        np.concatenate(discriminant, axis=1)[:, order],
-    )
+    ridge, gaussian = np.concatenate(said, axis=2)[:, :, order]
+    return LeftOut(numbers[order], ridge, gaussian)
 
 
 def _leave(basis: Float64, held: Float64, shrink: Float64, loadings: Float64) -> tuple[Float64, Float64]:

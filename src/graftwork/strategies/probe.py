@@ -38,7 +38,7 @@ CLOSED_FORM = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """Strengths of ridge and discriminant, in units of a row's mean squared length: noise over signal."""
 LOGISTIC = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 """Strengths of logistic regression, strong to weak, in the same units."""
-ASKED, ASKED_LOGITS = 20_000, 1_000_000
+ASKED, ASKED_LOGITS = 20_000, 500_000
 """Out-of-fold answers of so many rows settle a strength and a temperature; more would cost time only."""
 FEW = 10
 """Mean labels a class up to which a centroid is worth trying."""
