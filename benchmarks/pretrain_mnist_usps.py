@@ -37,7 +37,7 @@ def main() -> None:
     start = time.perf_counter()
     source = pretrain(load(digits / "mnist"), Path(tempfile.mkdtemp()) / "mnist", seconds=seconds)
     pretraining_s = time.perf_counter() - start
-    usps, _ = ready(digits / "usps")
+    usps, _ = ready(digits / "usps", seed=0)
     backbone = open_compact(source)
     strategies = {
         "probe on the pretrained": (Probe(), backbone),
