@@ -198,6 +198,18 @@ def test_weights_that_lack_tensors_are_refused(models: dict[str, Path], tmp_path
         opened(folder)
 
 
+def test_weights_changed_since_the_source_was_found_are_not_loaded(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(models["resnet"], tmp_path / "net")
+    source = find(str(folder))
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(ArtefactError, match="has changed"):
+        open_backbone(source, None, runtime="torch")
+
+
 def test_an_unknown_architecture_is_refused(models: dict[str, Path], tmp_path: Path) -> None:
     folder = shutil.copytree(models["resnet"], tmp_path / "net")
     tiny.write(folder / "config.json", {"model_type": "no_such_net"})

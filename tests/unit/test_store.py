@@ -227,7 +227,7 @@ def test_pruning_removes_what_was_used_longest_ago(tmp_path: Path) -> None:
     for start in (0, 10, 20):
         Stored(backbone, tmp_path).features(many(10, start))
     old, used, new = segments.files(shelf.folder)
-    for path, age in ((old, 2000), (used, 3000), (new, 1000)):
+    for path, age in ((old, 2000), (used, 500), (new, 1000)):
         os.utime(path, (age, age))
     Stored(backbone, tmp_path).features(many(10, 10))
     size = old.stat().st_size
