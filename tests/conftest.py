@@ -8,6 +8,32 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+SETTLED = ("converted", "digests", "parity")
+"""Facts of this machine and of unchanged files: the same for every test, so settled once a session."""
+
+
+@pytest.fixture(scope="session")
+def settled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("settled")
+    for name in SETTLED:
+        (folder / name).mkdir()
+    return folder
+
+
+@pytest.fixture
+def settled_home(home: Path, settled: Path) -> Path:
+    """GRAFT_HOME without features, in which this machine's facts are settled: for tests of whole fits."""
+    for name in SETTLED:
+        (home / name).symlink_to(settled / name)
+    return home
+
+
+@pytest.fixture
+def brisk(settled_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole fits in seconds: a learning curve of few points."""
+    monkeypatch.setattr("graftwork.bench.CURVE_SECONDS", 0.3)
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """GRAFT_HOME in an empty folder, so that no test reads what another (or the user) has stored."""

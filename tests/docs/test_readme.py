@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from graftwork.cli import app
 
+pytestmark = pytest.mark.usefixtures("brisk")
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 

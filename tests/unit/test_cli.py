@@ -14,6 +14,8 @@ from typer.testing import CliRunner, Result
 
 from graftwork.cli import app
 
+pytestmark = pytest.mark.usefixtures("brisk")
+
 MESSAGES = Path(str(files("graftwork") / "packaged" / "messages.csv"))
 
 
@@ -44,11 +46,12 @@ def few_messages(folder: Path, rows_a_class: int = 12) -> Path:
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+def fitted(tmp_path_factory: pytest.TempPathFactory, settled: Path) -> tuple[Path, Any]:
     """An artefact fitted on 36 messages of three classes, and the JSON that `fit` printed."""
     folder = tmp_path_factory.mktemp("fitted")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRAFT_HOME", str(folder / "home"))
+        patch.setenv("GRAFT_HOME", str(settled))
+        patch.setattr("graftwork.bench.CURVE_SECONDS", 0.3)
         out = folder / "messages.graft"
         said = graft_json("fit", few_messages(folder), "-o", out, "--baselines", "classical")
     return out, said

@@ -9,6 +9,8 @@ from sklearn.preprocessing import FunctionTransformer
 
 import graftwork as gw
 
+pytestmark = pytest.mark.usefixtures("brisk")
+
 PRAISE = ["good service", "lovely and quick", "very kind staff", "I am delighted", "great help", "well done"]
 BLAME = ["bad service", "late again", "rude staff", "I am furious", "no help at all", "badly done"]
 TEXTS, LABELS = PRAISE + BLAME, ["praise"] * 6 + ["blame"] * 6

@@ -17,6 +17,8 @@ from graftwork.rows import Dataset
 from graftwork.strategies.base import Task
 from graftwork.strategies.probe import Probe
 
+pytestmark = pytest.mark.usefixtures("brisk")
+
 WORDS = {
     "fruit": "apple pear plum cherry grape fig".split(),
     "tool": "hammer saw drill wrench file axe".split(),
