@@ -8,7 +8,6 @@ Where the two data sets could share a row, the source says so: the number is in 
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +33,7 @@ def main() -> None:
     from graftwork.transfer import ready
 
     digits = common.DATA / "digits_mnist_usps"
-    start = time.perf_counter()
     source = pretrain(load(digits / "mnist"), Path(tempfile.mkdtemp()) / "mnist", seconds=seconds)
-    pretraining_s = time.perf_counter() - start
     usps, _ = ready(digits / "usps", seed=0)
     backbone = open_compact(source)
     strategies = {
@@ -58,7 +55,6 @@ def main() -> None:
         "mean": {name: float(np.mean(values)) for name, values in found.items()},
         "deviation": {name: float(np.std(values, ddof=1)) for name, values in found.items() if draws > 1},
         "draws": found,
-        "pretraining_s": pretraining_s,
         "pretraining": source.json("config.json")["pretraining"],
         "usps rows seen in pretraining": seen_rows(source, usps.rows),
     }
