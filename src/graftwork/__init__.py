@@ -3,6 +3,7 @@
 Names are imported when they are first used, so that `import graftwork` stays quick.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,10 @@ __all__ = [
     "pretrain",
 ]
 __version__ = "0.1.0"
+
+# Read when torch is first imported. Threads that spin while they wait slow a small network on a busy
+# machine a hundredfold; see docs/decisions/0007-threads-wait-passively.md
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def __getattr__(name: str) -> Any:
