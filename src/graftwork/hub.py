@@ -22,7 +22,16 @@ def fetch(name: str, *, offline: bool) -> tuple[Path, str, str | None]:
 
     With `offline` no connection is opened, and RequestError names the file that is missing.
     """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
     repository, _, revision = name.partition("@")
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise RequestError(
+            f"{repository!r} is neither a directory here nor a hub id, which looks like owner/model"
+        ) from error
     return _cached(repository, revision or None) if offline else _download(repository, revision or None)
 
 
@@ -64,9 +73,10 @@ def _download(repository: str, revision: str | None) -> tuple[Path, str, str | N
     except (HfHubHTTPError, OSError) as error:
         raise _unreachable(repository, error) from error
     except Exception as error:
-        if type(error).__module__.partition(".")[0] in {"httpx", "httpcore", "requests", "urllib3"}:
-            raise _unreachable(repository, error) from error
-        raise
+        # the hub's client changes its HTTP library between versions; each calls its base class so
+        if not any(base.__name__ == "TransportError" for base in type(error).__mro__):
+            raise
+        raise _unreachable(repository, error) from error
     return Path(folder), str(card.sha), _licence(card)
 
 

@@ -217,12 +217,29 @@ def test_offline_names_the_missing_file_and_opens_no_connection(monkeypatch: pyt
         sources.find("nobody/nothing@v1")
 
 
-def test_an_unreachable_hub_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["no where/at all", "data/-odd-"])
+def test_what_is_no_hub_id_is_refused(name: str) -> None:
+    with pytest.raises(RequestError, match="neither a directory here nor a hub id"):
+        sources.find(name)
+
+
+class TransportError(Exception):
+    """As the HTTP libraries that the hub's client has used so far call it."""
+
+
+class NoName(TransportError):
+    pass
+
+
+@pytest.mark.parametrize("failure", [ConnectionError, TimeoutError, NoName])
+def test_an_unreachable_hub_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, failure: type[Exception]
+) -> None:
     import huggingface_hub
 
     class Api:
         def model_info(self, *_: object, **__: object) -> object:
-            raise ConnectionError("no route to host\nand a traceback")
+            raise failure("no route to host\nand a traceback")
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
     with pytest.raises(WorkError, match=r"could not be reached.*no route to host.*--offline") as caught:
