@@ -23,7 +23,7 @@ def fetch(name: str, *, offline: bool) -> tuple[Path, str, str | None]:
     With `offline` no connection is opened, and RequestError names the file that is missing.
     """
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     repository, _, revision = name.partition("@")
     try:
