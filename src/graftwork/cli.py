@@ -49,9 +49,13 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    """Our own warnings as one line; a library's are for its developers."""
-    if category.__module__.startswith("graftwork"):
-        console.note(f"graft: {message}")
+    """Our own warnings as one line, each once; a library's are for its developers."""
+    if category.__module__.startswith("graftwork") and str(message) not in _warned:
+        _warned.add(str(message))
+        console.note(f"graft: {message}", quiet="--quiet" in sys.argv)
+
+
+_warned: set[str] = set()
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:
@@ -70,22 +74,23 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             # the reader of our output has gone (`graft predict ... | head`): nothing is wrong
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-                raise
-            _fail(
-                f"{error.filename or 'the disk'}: {error.strerror}; free space or set GRAFT_HOME", 1, kwargs
-            )
         except Exception as error:
             if os.environ.get("GRAFT_TRACEBACK"):
                 raise
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            said = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-            _fail(
-                f"a fault in Graftwork, not in your request: {said}; GRAFT_TRACEBACK=1 shows all", 1, kwargs
-            )
+            _fail(_fault(error), 1, kwargs)
 
     return run
+
+
+def _fault(error: Exception) -> str:
+    """What is said of an error that no module foresaw: the disk's own, or a slip of ours."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        return f"{error.filename or 'the disk'}: {error.strerror}; free space or set GRAFT_HOME"
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    # a library's message may run over many lines
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    place = f"{Path(where.filename).name}:{where.lineno}"
+    return f"a fault in Graftwork, not in your request: {said} ({place}); GRAFT_TRACEBACK=1 shows all"
 
 
 @app.command()
@@ -255,9 +260,10 @@ def predict(
     writer = csv.writer(sys.stdout)
     if not json:
         writer.writerow(("input", "label", "probability", "unknown", "error"))
+    # every input is looked for before the first is answered: a slip in the last leaves no half answer
+    asked = [rows_of(one, model.backbone.kind, text=text, file=file) for one in inputs or ["-"]]
     failed = 0
-    for one in inputs or ["-"]:
-        rows = rows_of(one, model.backbone.kind, text=text, file=file)
+    for rows in asked:
         with console.progress(quiet or json) as notify:
             answers = model.answer(rows, notify)
         failed += len(answers.unreadable)
@@ -362,7 +368,7 @@ def doctor(json: Json = False, quiet: Quiet = False, offline: Offline = False) -
     """Show what this machine can do: processor features, engine, precision, hub, store."""
     from graftwork.doctor import examine
 
-    _show(examine(), json)
+    _show(examine(offline=offline), json)
 
 
 @app.command()
