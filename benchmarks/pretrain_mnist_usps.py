@@ -25,8 +25,9 @@ def main() -> None:
     from graftwork.backbones.compact import open_compact
     from graftwork.bench import Bench
     from graftwork.datasets import load
-    from graftwork.pretrain import pretrain, seen_rows
+    from graftwork.pretraining import pretrain
     from graftwork.records import silent
+    from graftwork.seen import seen_rows
     from graftwork.strategies.classical import Classical
     from graftwork.strategies.probe import Probe
     from graftwork.strategies.scratch import Scratch

@@ -23,7 +23,7 @@ from render import Letters, letters
 
 from graftwork.backbones.compact import Preparation, weights
 from graftwork.networks import CompactNet, channels_last, compact_config
-from graftwork.pretrain import write
+from graftwork.pretraining import write
 from graftwork.records import Progress
 from graftwork.sources import Source
 from graftwork.training import Plan, seeded, train

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from graftwork.estimator import TransferClassifier
     from graftwork.inspection import inspect
     from graftwork.model import Model
-    from graftwork.pretrain import pretrain
+    from graftwork.pretraining import pretrain
     from graftwork.records import Score, Verdict
     from graftwork.rows import Dataset
     from graftwork.transfer import Outcome, evaluate, fit
@@ -32,7 +32,7 @@ _HOME = {
     "fit": "transfer",
     "inspect": "inspection",
     "load": "datasets",
-    "pretrain": "pretrain",
+    "pretrain": "pretraining",
 }
 
 __all__ = [

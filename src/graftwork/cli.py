@@ -257,11 +257,11 @@ def predict(
     from graftwork.inputs import rows_of
 
     model, _ = artefacts.load(artefact, offline=offline)
+    # every input is looked for before the first is answered: a slip in the last leaves no half answer
+    asked = [rows_of(one, model.backbone.kind, text=text, file=file) for one in inputs or ["-"]]
     writer = csv.writer(sys.stdout)
     if not json:
         writer.writerow(("input", "label", "probability", "unknown", "error"))
-    # every input is looked for before the first is answered: a slip in the last leaves no half answer
-    asked = [rows_of(one, model.backbone.kind, text=text, file=file) for one in inputs or ["-"]]
     failed = 0
     for rows in asked:
         with console.progress(quiet or json) as notify:
@@ -319,7 +319,7 @@ def pretrain(
     quiet: Quiet = False,
 ) -> None:
     """Train a compact network on labelled pictures and write it as a source for other tasks."""
-    from graftwork.pretrain import pretrain as train
+    from graftwork.pretraining import pretrain as train
     from graftwork.transfer import ready
 
     with console.progress(quiet or json) as notify:

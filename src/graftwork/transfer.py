@@ -1,6 +1,7 @@
 """The only joiner: data in, an Outcome out. Every step is a module of its own; none knows the next."""
 
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from graftwork.bench import Bench, Held
 from graftwork.datasets import load
 from graftwork.errors import RequestError, UnknownName
 from graftwork.evaluation import assess, declare_metric
-from graftwork.inspection import Inspection, dataset_digest, inspect, prepare
+from graftwork.inspection import Inspection, dataset_digest, inspect, prepare, readable
 from graftwork.model import Model
 from graftwork.records import (
     Assessment,
@@ -33,6 +34,7 @@ from graftwork.records import (
     silent,
 )
 from graftwork.rows import PARTS, UNLABELLED, Dataset, IntArray, Rows
+from graftwork.seen import seen_rows
 from graftwork.sources import choose, find
 from graftwork.store import remember
 from graftwork.strategies.base import Strategy
@@ -46,6 +48,10 @@ WITHOUT_TRANSFER: Mapping[str, tuple[str, ...]] = {
 SCRATCH_SECONDS = 20.0
 """The least time a network with fresh weights gets; more where the cold transfer itself cost more."""
 PROBE_ROWS = 8
+
+
+class RowsWarning(UserWarning):
+    """Rows of the caller's were left out."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,8 @@ def fit(
 
 def ready(data: Any, *, seed: int, notify: Notify = silent, **loading: Any) -> tuple[Dataset, Inspection]:
     """Load, inspect and prepare: a dataset whose rows are readable and whose split is final."""
+    if not 0 <= seed < 2**32:
+        raise RequestError(f"seed {seed} seen; expected a whole number from 0 to {2**32 - 1}")
     dataset = data if isinstance(data, Dataset) else load(data, **loading)
     found = inspect(dataset, remember, notify)
     return prepare(dataset, found, seed=seed), found
@@ -227,9 +235,22 @@ def evaluate(
 ) -> Assessment:
     """Scores of a finished model on labelled rows: the test part where the data has one, else all.
 
-    Raises RequestError where a row carries a label that the model does not know.
+    Near-duplicates count as one group, as in `fit`, so that both give the same intervals. Rows that
+    cannot be read are left out with a RowsWarning, up to 5% of them. Raises RequestError where there
+    are more, and where a row carries a label that the model does not know.
     """
     dataset = data if isinstance(data, Dataset) else load(data, **loading)
+    if dataset.kind != model.backbone.kind:
+        raise RequestError(
+            f"{dataset.name} holds {dataset.kind}s, the model answers for {model.backbone.kind}s; "
+            f"give labelled {model.backbone.kind}s"
+        )
+    found = inspect(dataset, remember, notify)
+    if found.unreadable:
+        name, reason = next(iter(found.unreadable.items()))
+        said = f"{len(found.unreadable_rows)} of {found.rows} rows cannot be read and are left out"
+        warnings.warn(f"{said}, such as {name}: it {reason}", RowsWarning, stacklevel=2)
+    dataset = readable(dataset, found)
     test = dataset.split.index("test")
     index = test if len(test) else np.arange(len(dataset))
     index = index[dataset.target.codes[index] != UNLABELLED]
@@ -246,14 +267,14 @@ def evaluate(
     known = {label: code for code, label in enumerate(model.labels)}
     translate = np.array([known.get(label, UNLABELLED) for label in dataset.labels])
     answers = model.answer(dataset.rows.take(index), notify)
-    readable = np.setdiff1d(np.arange(len(index)), list(answers.unreadable))
-    if not len(readable):
+    if answers.unreadable:  # a file may go between the look at it and the answer
+        i, reason = next(iter(answers.unreadable.items()))
         raise RequestError(
-            f"{dataset.name} has no readable row; the first {next(iter(answers.unreadable.values()))}"
+            f"{dataset.rows.names[index[i]]} {reason}, and could be read a moment ago; evaluate again"
         )
-    truth = translate[dataset.target.codes[index[readable]]]
-    groups = None if dataset.groups is None else dataset.groups[index[readable]]
-    return assess(truth, answers.probabilities[readable], model.labels, groups=groups, seed=seed)
+    truth = translate[dataset.target.codes[index]]
+    assert dataset.groups is not None
+    return assess(truth, answers.probabilities, model.labels, groups=dataset.groups[index], seed=seed)
 
 
 def _metric(name: str) -> Metric:
@@ -294,8 +315,6 @@ def _curve(
 
 def _caution(basis: Backbone | None, dataset: Dataset) -> str | None:
     """What to say where the source, as far as is known, was pretrained on rows of this very dataset."""
-    from graftwork.pretrain import seen_rows  # brings torch, which a warm run does without
-
     source = None if basis is None else basis.state().source
     seen = None if source is None else seen_rows(source, dataset.rows)
     if source is None or not seen:

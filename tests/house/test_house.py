@@ -13,9 +13,9 @@ import graftwork as gw
 SRC = Path(__file__).parents[2] / "src" / "graftwork"
 MODULES = sorted(SRC.rglob("*.py"))
 ORDER = """
-errors records registry paths images rows datasets hub sources networks
+errors records registry paths images rows datasets hub sources seen networks
 backbones store inspection spectrum logistic heads kernel_head model training strategies
-intervals evaluation verdict folds curve unknown pretrain artefact
+intervals evaluation verdict folds curve unknown pretraining artefact
 """.split()
 JOINERS = """
 showing wire words remembered bench report transfer estimator demo inputs doctor console cli

@@ -13,7 +13,7 @@ from graftwork import sources
 from graftwork.backbones.compact import Compact, Preparation, ink, open_compact, prepare, restore, weights
 from graftwork.errors import ArtefactError
 from graftwork.networks import Block, CompactConfig, CompactNet
-from graftwork.pretrain import write
+from graftwork.pretraining import write
 from graftwork.rows import ImageBytes, Rows
 
 CONFIG = CompactConfig(1, 16, 8, 1, (Block(8, 1, 2), Block(16, 2, 2)), 24, cells=2)

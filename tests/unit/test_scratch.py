@@ -12,7 +12,7 @@ from graftwork import registry
 from graftwork.backbones.compact import Compact, Preparation, weights
 from graftwork.errors import RequestError, Unreadable
 from graftwork.networks import Block, CompactConfig, CompactNet
-from graftwork.pretrain import write
+from graftwork.pretraining import write
 from graftwork.records import Progress, silent
 from graftwork.rows import Column, ImageBytes, Rows, Texts
 from graftwork.sources import Source

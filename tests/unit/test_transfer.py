@@ -11,7 +11,7 @@ import graftwork as gw
 from graftwork import registry, transfer
 from graftwork.backbones.base import Backbone
 from graftwork.model import Model
-from graftwork.pretrain import pretrain
+from graftwork.pretraining import pretrain
 from graftwork.records import Notify
 from graftwork.rows import Dataset
 from graftwork.strategies.base import Task

@@ -19,6 +19,7 @@ from graftwork.errors import RequestError
 from graftwork.networks import CompactConfig, CompactNet
 from graftwork.records import Notify, silent
 from graftwork.rows import UNLABELLED, Dataset, IntArray, Rows
+from graftwork.seen import SEEN, digests
 from graftwork.sources import COMPACT, Source
 from graftwork.strategies.scratch import (
     FEWEST_TO_HOLD_OUT,
@@ -30,10 +31,6 @@ from graftwork.strategies.scratch import (
     suited,
 )
 from graftwork.training import hold_out, seeded, train
-
-SEEN = "rows.txt"
-"""Beside the weights: the first 16 hexadecimal digits of the SHA-256 of every row learnt from."""
-_DIGITS = 16
 
 
 @dataclass(frozen=True)
@@ -86,15 +83,15 @@ def pretrain(
         made.network, made.batches, learnt.target.codes, plan, held=held, augment=made.augment, notify=notify
     )
     part, tested, accuracy = _accuracy(made, labelled, learnt, held)
-    digests = _digests(learnt.rows)
+    seen = digests(learnt.rows)
     about = Pretraining(
-        dataset.name, dataset.labels, len(learnt), hashlib.sha256("\n".join(digests).encode()).hexdigest(),
+        dataset.name, dataset.labels, len(learnt), hashlib.sha256("\n".join(seen).encode()).hexdigest(),
         part, tested, accuracy, training.kept, round(training.seconds, 1), seed, augment,
         datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
     assert isinstance(made.network, CompactNet)
     return write(
-        folder, config, preparation, weights(made.network), asdict(about), card(folder.name, about), digests
+        folder, config, preparation, weights(made.network), asdict(about), card(folder.name, about), seen
     )
 
 
@@ -105,7 +102,7 @@ def write(
     arrays: dict[str, NDArray[np.float32]],
     pretraining: dict[str, Any],
     readme: str,
-    digests: list[str],
+    seen: list[str],
 ) -> Source:
     """Write a source folder under a temporary name beside its place, then rename it."""
     from safetensors.numpy import save
@@ -123,7 +120,7 @@ def write(
         text = json.dumps(described, indent=1, ensure_ascii=False)
         (unfinished / "config.json").write_text(text + "\n", "utf-8")
         (unfinished / "README.md").write_text(readme, "utf-8")
-        (unfinished / SEEN).write_text("".join(f"{digest}\n" for digest in digests), "ascii")
+        (unfinished / SEEN).write_text("".join(f"{digest}\n" for digest in seen), "ascii")
         # not save_file: it gives a file that only its owner may read
         (unfinished / "model.safetensors").write_bytes(save(arrays))
         unfinished.chmod(0o755)
@@ -133,15 +130,6 @@ def write(
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return sources.read(folder, name=folder.name)
-
-
-def seen_rows(source: Source, rows: Rows) -> int | None:
-    """How many of `rows` this source was pretrained on; None where the source does not say."""
-    listed = source.folder / SEEN
-    if not listed.is_file():
-        return None
-    known = set(listed.read_text("ascii").split())
-    return sum(digest in known for digest in _digests(rows))
 
 
 def card(name: str, about: Pretraining) -> str:
@@ -209,7 +197,3 @@ def _share_right(made: Made, rows: Rows, codes: IntArray) -> float:
     with torch.inference_mode():
         answers = made.network.classifier(torch.from_numpy(features.matrix[readable])).argmax(1).numpy()
     return float(np.mean(answers == codes[readable]))
-
-
-def _digests(rows: Rows) -> list[str]:
-    return [rows.column.digest(i).hex()[:_DIGITS] for i in range(len(rows))]

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graftwork import pretrain as module
+from graftwork import pretraining as module
 from graftwork.backbones.compact import open_compact
 from graftwork.errors import RequestError
-from graftwork.pretrain import pretrain, seen_rows
+from graftwork.pretraining import pretrain
 from graftwork.rows import UNLABELLED, Dataset, ImageBytes, Rows, Split, Target, Texts
+from graftwork.seen import seen_rows
 from graftwork.training import Plan
 
 
