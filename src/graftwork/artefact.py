@@ -145,9 +145,20 @@ def save(
 
 
 def require_free(folder: Path) -> None:
-    """Raise RequestError where saving to `folder` would overwrite something that is no artefact."""
+    """Raise where nothing could be saved to `folder`, before the work is done rather than after.
+
+    RequestError: it would overwrite something that is no artefact, or lie in a file. WorkError: the
+    nearest folder above it that exists cannot be written.
+    """
     if folder.exists() and not (folder / "manifest.json").is_file():
         raise RequestError(f"{folder} exists and is no artefact; give another name or remove it first")
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise RequestError(f"{folder} would lie in the file {above}; expected a place in a folder")
+    try:
+        Path(tempfile.mkdtemp(prefix=".graft-", dir=above)).rmdir()
+    except OSError as error:
+        raise WorkError(f"{above} cannot be written ({error.strerror}); choose another place") from error
 
 
 def inspect(folder: Path) -> Manifest:

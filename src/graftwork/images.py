@@ -1,5 +1,6 @@
 """Decoding of pictures: bytes of any common format -> an upright 8-bit RGB picture, or a reason why not."""
 
+import re
 import struct
 import warnings
 from io import BytesIO
@@ -81,7 +82,9 @@ def _open(content: bytes) -> Image.Image:
     try:
         return Image.open(BytesIO(content), formats=_FORMATS)
     except Image.DecompressionBombError as error:
-        raise Unreadable(_too_large("a picture")) from error
+        # Pillow refuses before it hands out the size; its message has the number of pixels
+        pixels = next((int(word) for word in re.findall(r"\d+", str(error))), 0)
+        raise Unreadable(_too_large(f"{pixels / 1e6:,.0f} million")) from error
     except UnidentifiedImageError as error:
         raise Unreadable(f"is not a picture (it looks like {_looks_like(content)})") from error
     except _DAMAGED as error:

@@ -18,6 +18,8 @@ def rows_of(said: str, kind: Kind, *, text: str | None = None, file: str | None 
         if not lines:
             raise RequestError("nothing on standard input; expected a text or a path on each line")
         return rows_from_items(lines, kind)
+    if not said.strip():
+        raise RequestError("an empty input seen; expected a file, a folder, a table, a text, or - for stdin")
     # "tickets.csv" that is not there is a slip and is said; a sentence has spaces, or no suffix
     a_path = Path(said).suffix and not any(map(str.isspace, said))
     if kind == "text" and not a_path and not _exists(said):

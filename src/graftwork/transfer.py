@@ -246,11 +246,11 @@ def evaluate(
             f"give labelled {model.backbone.kind}s"
         )
     found = inspect(dataset, remember, notify)
+    dataset = readable(dataset, found)
     if found.unreadable:
         name, reason = next(iter(found.unreadable.items()))
         said = f"{len(found.unreadable_rows)} of {found.rows} rows cannot be read and are left out"
         warnings.warn(f"{said}, such as {name}: it {reason}", RowsWarning, stacklevel=2)
-    dataset = readable(dataset, found)
     test = dataset.split.index("test")
     index = test if len(test) else np.arange(len(dataset))
     index = index[dataset.target.codes[index] != UNLABELLED]

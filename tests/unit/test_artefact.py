@@ -143,6 +143,20 @@ def test_a_folder_that_is_no_artefact_is_not_overwritten(tmp_path: Path) -> None
     assert (tmp_path / "photos" / "a.jpg").exists()
 
 
+def test_a_place_that_cannot_be_written_is_said_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artefact.require_free(tmp_path / "new" / "folder" / "m.graft")
+    assert list(tmp_path.iterdir()) == []
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(artefact.tempfile, "mkdtemp", refused)
+    with pytest.raises(WorkError, match=r"cannot be written \(Read-only file system\)"):
+        artefact.require_free(tmp_path / "new" / "m.graft")
+
+
 def test_a_failed_save_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

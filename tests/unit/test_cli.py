@@ -169,6 +169,9 @@ def test_doctor_says_what_this_machine_can_do() -> None:
         (("fit", "{data}", "-o", "x.graft", "--source", "no/such/folder"), "no/such/folder"),
         (("fit", "{data}", "-o", "x.graft", "--baselines", "some"), "expected all, classical or none"),
         (("fit", "{data}", "-o", "{folder}"), "is no artefact"),
+        (("fit", "{data}", "-o", "{data}/x.graft"), "would lie in the file"),
+        (("fit", "{data}", "-o", "x.graft", "--seed", "-1"), "seed -1 seen"),
+        (("fit", "", "-o", "x.graft"), "an empty path seen"),
         (("fit", "{folder}/nothing.csv", "-o", "x.graft"), "nothing.csv"),
         (("fit", "{data}", "-o", "x.graft", "--text", "txet"), "txet"),
         (("fit", "{data}", "-o", "x.graft", "--metric", "speed"), "accuracy"),
@@ -193,6 +196,35 @@ def test_a_wrong_request_is_one_line_and_status_2(
     assert line.startswith("graft: ") and said in line
     assert not (tmp_path / "x.graft").exists()
     assert said in graft_json(*filled, status=2)["error"]["message"]
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "gone"), ValueError("one\nline\n  each")])
+def test_a_fault_of_ours_is_one_line_too(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graftwork import datasets
+
+    def faulty(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(datasets, "load", faulty)
+    (line,) = graft("inspect", tmp_path, status=1).stderr.strip().splitlines()
+    assert type(error).__name__ in line and "a fault in Graftwork" in line
+
+
+@pytest.mark.parametrize("wrong", ["gone.csv", ""])
+def test_an_input_that_is_not_there_leaves_no_half_answer(fitted: tuple[Path, Any], wrong: str) -> None:
+    assert graft("predict", fitted[0], "a text", wrong, status=2).stdout == ""
+
+
+def test_the_store_s_complaint_is_heard_once(capsys: pytest.CaptureFixture[str]) -> None:
+    from graftwork.cli import _show_warning
+    from graftwork.transfer import RowsWarning
+
+    for _ in range(2):
+        _show_warning("rows were left out", RowsWarning)
+        _show_warning("a library's own", DeprecationWarning)
+    assert capsys.readouterr().err == "graft: rows were left out\n"
 
 
 def test_an_interrupted_fit_says_so_and_leaves_nothing(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import graftwork as gw
 from graftwork import registry, transfer
@@ -122,6 +123,35 @@ def test_unlabelled_rows_are_kept_counted_and_never_learnt() -> None:
 def test_a_source_of_another_kind_is_refused() -> None:
     with pytest.raises(gw.RequestError, match=r"takes images, the data are texts"):
         gw.fit(a_dataset(10), source="glyphs")
+
+
+def test_evaluate_counts_near_duplicates_once_as_fit_does() -> None:
+    data = a_dataset(12, test=4)
+    texts = [data.rows.column.read(i).decode() for i in range(len(data))]
+    test = data.split.index("test")
+    texts[test[1]] = texts[test[2]] = texts[test[0]]
+    repeated = gw.load(
+        texts, labels=[data.labels[c] for c in data.target.codes], split=data.split.parts.tolist()
+    )
+    outcome = gw.fit(repeated, source="minilm", baselines="none")
+    assert gw.evaluate(outcome.model, repeated) == outcome.result.assessment
+
+
+def test_evaluate_says_which_rows_it_left_out_and_stops_where_they_are_many(tmp_path: Path) -> None:
+    shades = np.linspace(20, 235, 24).astype(np.uint8)
+    for i, shade in enumerate(shades):
+        folder = tmp_path / ("dark" if i < 12 else "light")
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(np.full((20, 20), shade)).save(folder / f"{i}.png")
+    outcome = gw.fit(tmp_path, source="glyphs", baselines="none")
+    (tmp_path / "dark" / "broken.png").write_bytes(b"no picture")
+    with pytest.warns(transfer.RowsWarning, match=r"1 of 25 rows .* left out, such as dark/broken.png"):
+        gw.evaluate(outcome.model, tmp_path)
+    (tmp_path / "dark" / "empty.png").touch()
+    with pytest.raises(gw.RequestError, match="2 of 26 rows cannot be read, more than 5%"):
+        gw.evaluate(outcome.model, tmp_path)
+    with pytest.raises(gw.RequestError, match="holds texts, the model answers for images"):
+        gw.evaluate(outcome.model, a_dataset(10))
 
 
 def test_evaluate_refuses_labels_that_the_model_does_not_know() -> None:

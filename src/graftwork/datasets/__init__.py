@@ -52,7 +52,7 @@ def load(
         raise RequestError(
             f"a {type(data).__name__} seen; expected a folder, a table, or a list together with labels=[...]"
         )
-    path = _existing(Path(data))
+    path = _existing(data)
     if path.is_file():
         return dataset_of_tables(name or path.resolve().stem, [(None, _table(path))], asked)
     tables = part_tables(path)
@@ -62,9 +62,8 @@ def load(
         )
     unused = [f"--{role}" for role, column in vars(asked).items() if column is not None]
     if unused:
-        raise RequestError(
-            f"{' and '.join(unused)} name columns, but {path} is a folder of pictures, no table"
-        )
+        verb = "names a column" if len(unused) == 1 else "name columns"
+        raise RequestError(f"{' and '.join(unused)} {verb}, but {path} is a folder of pictures, no table")
     found = labelled_pictures(path)
     rows = Rows([readable_name(p.relative_to(path)) for p in found.files], {"image": ImageFiles(found.files)})
     return assemble(name or path.resolve().name, rows, found.labels, found.parts, notes=found.notes)
@@ -85,7 +84,7 @@ def rows_from_path(path: str | Path, kind: Kind, *, text: str | None = None, fil
 
     Folders are searched recursively. Raises RequestError where nothing of that kind is found.
     """
-    path = _existing(Path(path))
+    path = _existing(path)
     if path.is_dir():
         return _rows_in_folder(path, kind)
     if is_table(path):
@@ -105,8 +104,10 @@ def _one_name(role: str, value: str | Sequence[Any] | None) -> str | None:
     raise RequestError(f"{role}: a {type(value).__name__} seen; expected the name of a column")
 
 
-def _existing(path: Path) -> Path:
-    path = path.expanduser()
+def _existing(said: str | Path) -> Path:
+    if not str(said).strip():
+        raise RequestError("an empty path seen; expected a folder, a file or a table (. is this folder)")
+    path = Path(said).expanduser()
     try:
         if path.exists():
             return path
@@ -152,9 +153,12 @@ def _rows_in_folder(folder: Path, kind: Kind) -> Rows:
         files = sorted(p for p in folder.rglob("*.txt") if p.is_file() and not p.name.startswith("."))
         column = Texts([_whole_text(p) for p in files])
     if not files:
-        expected = "pictures" if kind == "image" else "texts (.txt files), or name a table"
-        raise RequestError(f"{folder} holds no {expected.split(' ')[0]}; expected {expected}")
-    return Rows([readable_name(p.relative_to(folder)) for p in files], {kind: column})
+        expected = "pictures (.jpg, .png and the like)" if kind == "image" else "texts (.txt files)"
+        raise RequestError(
+            f"{folder} holds no {expected.split(' ')[0]}; expected {expected}: name another folder or a table"
+        )
+    # paths that can be opened, as for a picture named alone: two folders may hold files of one name
+    return Rows([readable_name(p) for p in files], {kind: column})
 
 
 def _whole_text(path: Path) -> str:

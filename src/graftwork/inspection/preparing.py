@@ -26,16 +26,30 @@ def prepare(dataset: Dataset, found: Inspection, *, seed: int = 0, test: float |
     to draw in any case (0: none). Raises RequestError where more than 5% of the rows are unreadable
     or fewer than two classes have training rows.
     """
-    _refuse_unreadable(found)
-    ready = dataset.take(np.setdiff1d(np.arange(len(dataset)), found.unreadable_rows))
-    groups = np.delete(found.groups, found.unreadable_rows)
-    if ready.groups is not None:
-        groups = components(len(ready), alike(groups.tolist()), alike(ready.groups.tolist()))
-    ready = replace(ready, groups=groups, notes=(*ready.notes, *found.warnings, *_group_leaks(ready)))
+    ready = readable(dataset, found)
+    leaks = _group_leaks(_without_unreadable(dataset, found))
+    ready = replace(ready, notes=(*ready.notes, *found.warnings, *leaks))
     ready = _only_learnable(ready)
     if ready.split.origin == "none":
         ready = _with_test(ready, seed, test)
     return ready
+
+
+def readable(dataset: Dataset, found: Inspection) -> Dataset:
+    """The rows that can be read, in groups that join the user's own and the near-duplicates found.
+
+    Raises RequestError where more than 5% of the rows are unreadable.
+    """
+    _refuse_unreadable(found)
+    ready = _without_unreadable(dataset, found)
+    groups = np.delete(found.groups, found.unreadable_rows)
+    if ready.groups is not None:
+        groups = components(len(ready), alike(groups.tolist()), alike(ready.groups.tolist()))
+    return replace(ready, groups=groups)
+
+
+def _without_unreadable(dataset: Dataset, found: Inspection) -> Dataset:
+    return dataset.take(np.setdiff1d(np.arange(len(dataset)), found.unreadable_rows))
 
 
 def _refuse_unreadable(found: Inspection) -> None:
