@@ -52,6 +52,11 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 f"the target is {target}; expected one label a row: other targets are not there yet"
             )
         self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
+        if len(self.classes_) < 2:
+            only = str(self.classes_[0])
+            raise RequestError(
+                f"the target has one class ({only!r}); expected two at least: add rows of another"
+            )
         dataset = load(_items(X), labels=[str(label) for label in np.asarray(y)])
         # the classes in scikit-learn's order (integers by value), not in the dataset's
         order = [str(label) for label in self.classes_]
@@ -80,6 +85,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     def predict(self, X: Sequence[Any]) -> NDArray[Any]:
         """The most probable label of each item, as given to `fit`."""
+        check_is_fitted(self, "model_")
         return np.asarray(self.classes_[self.predict_proba(X).argmax(1)])
 
     def transform(self, X: Sequence[Any]) -> NDArray[np.float32]:

@@ -91,6 +91,13 @@ def test_predict_answers_sentences_tables_and_stdin(fitted: tuple[Path, Any], tm
     piped = graft("predict", out, "-", "--json", input="where is my parcel?\nhello\n").stdout.splitlines()
     assert json.loads(piped[0])["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-9)
     assert len(piped) == 2
+    # no space and a full stop, yet no name of a file
+    assert "味道不错.下次再来," in graft("predict", out, "味道不错.下次再来").stdout
+
+
+def test_standard_input_in_another_encoding_is_refused(fitted: tuple[Path, Any]) -> None:
+    done = CliRunner().invoke(app, ["predict", str(fitted[0])], input="味道不错\n".encode("gb18030"))
+    assert done.exit_code == 2 and "standard input is not UTF-8" in done.stderr and not done.stdout
 
 
 def test_evaluate_scores_other_rows(fitted: tuple[Path, Any], tmp_path: Path) -> None:

@@ -200,3 +200,8 @@ def test_a_folder_is_searched_for_what_the_model_takes(tmp_path: Path) -> None:
     assert rows_from_path(tmp_path, "text").column.read(0) == b"a text"
     assert rows_from_path(tmp_path / "deep" / "a.png", "image").kind == "image"
     assert rows_from_path(tmp_path / "note.txt", "text").column.read(0) == b"a text"
+
+
+def test_a_gap_among_texts_is_named_and_is_no_picture() -> None:
+    with pytest.raises(RequestError, match="item 2 is None; expected a text"):
+        load(["a", None, "b"], labels=["x", "y", "x"])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -56,3 +57,13 @@ def test_pictures_as_arrays_work_and_features_can_be_had_alone() -> None:
 def test_a_numeric_target_is_refused_in_plain_words() -> None:
     with pytest.raises(gw.RequestError, match=r"continuous.*not there yet"):
         gw.TransferClassifier(source="minilm").fit(TEXTS, np.linspace(0, 1, 12))
+
+
+def test_one_class_is_refused_as_in_fit() -> None:
+    with pytest.raises(gw.RequestError, match=r"one class .'praise'.; expected two"):
+        gw.TransferClassifier(source="minilm").fit(PRAISE, ["praise"] * 6)
+
+
+def test_asked_before_it_is_fitted_it_says_so() -> None:
+    with pytest.raises(NotFittedError):
+        gw.TransferClassifier(source="minilm").predict(PRAISE)

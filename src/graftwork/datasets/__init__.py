@@ -138,6 +138,11 @@ def _from_items(items: Any, labels: Sequence[Any], group: Any, split: Any, name:
             seen = f"{values!r}" if isinstance(values, str) else f"{len(values)} values"
             raise RequestError(f"{what}: {seen} seen for {len(items)} items; expected one value an item")
     kind = kind_of(items)
+    gap = next((i for i, item in enumerate(items) if kind == "text" and not isinstance(item, str)), None)
+    if gap is not None:
+        raise RequestError(
+            f"item {gap + 1} is {items[gap]!r}; expected a text as the others are: leave it and its label out"
+        )
     rows = rows_from_items(items, kind)
     if kind == "text":
         rows = replace(rows, names=[f"item {i + 1}" for i in range(len(items))])

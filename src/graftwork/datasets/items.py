@@ -32,8 +32,12 @@ def missing(value: Any) -> bool:
 
 def kind_of(items: Sequence[Any]) -> Kind:
     """Pictures where the items are pictures or names of existing picture files, else texts."""
-    if all(isinstance(item, str) for item in items):
-        pictures = all(map(looks_like_picture, items)) and Path(items[0]).expanduser().is_file()
+    # a gap says nothing of the kind of the others
+    if all(isinstance(item, str) or missing(item) for item in items):
+        given = [item for item in items if isinstance(item, str)]
+        pictures = (
+            bool(given) and all(map(looks_like_picture, given)) and Path(given[0]).expanduser().is_file()
+        )
         return "image" if pictures else "text"
     return "image"
 
