@@ -345,7 +345,11 @@ def _publish(work: Path, folder: Path) -> None:
         return
     old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
     folder.rename(old)
-    work.rename(folder)
+    try:
+        work.rename(folder)
+    except BaseException:  # Ctrl-C among them: the older artefact is whole, so it goes back
+        old.rename(folder)
+        raise
     shutil.rmtree(old)
 
 

@@ -135,6 +135,24 @@ def test_saving_again_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["m.graft"]
 
 
+def test_an_interrupt_while_replacing_leaves_the_older_artefact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "m.graft")
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        if target.name == "m.graft" and ".old-" not in path.name:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path / "m.graft", a_model(2.0))
+    assert [path.name for path in tmp_path.iterdir()] == ["m.graft"]
+    assert artefact.load(tmp_path / "m.graft")[0].backbone.fingerprint == "toy-1.0"
+
+
 def test_a_folder_that_is_no_artefact_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
