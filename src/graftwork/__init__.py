@@ -53,9 +53,10 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-# Read when torch is first imported. Threads that spin while they wait slow a small network on a busy
-# machine a hundredfold; see docs/decisions/0007-threads-wait-passively.md
+# Read when torch and numpy are first imported. Threads that spin while they wait take the cores from
+# those they wait for; see docs/decisions/0007-threads-wait-passively.md
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 
 def __getattr__(name: str) -> Any:
