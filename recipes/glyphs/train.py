@@ -133,7 +133,7 @@ def ship(network: CompactNet, drawn: Letters, out: Path, seed: int, epochs: int,
         for file in out.iterdir():
             file.unlink()
     # the pictures exist only in here, so no row of anybody's data can be among them
-    return write(out, CONFIG, PREPARATION, weights(network), about, README.format(**about), digests=[])
+    return write(out, CONFIG, PREPARATION, weights(network), about, README.format(**about), seen=[])
 
 
 README = """---
