@@ -141,7 +141,7 @@ def fit(
     recipe: Strategy = registry.get("strategies", strategy)()
     with clock("inspection"):
         dataset, found = ready(data, seed=seed, notify=notify, **loading)
-    declared = wanted or declare_metric(dataset.target.codes)
+    declared = wanted or declare_metric(dataset.target.codes[dataset.split.index("train", "validation")])
     bench = Bench(dataset, declared, seed, notify)
     with clock("features"):
         opened = open_source(dataset, source, recipe, pooling, resize, offline, notify)
