@@ -15,13 +15,12 @@ import common
 
 def main() -> None:
     draws = int(sys.argv[1]) if len(sys.argv) > 1 else 10
-    from graftwork.strategies.scratch import Scratch
-
     from graftwork import bench as benches
     from graftwork import demo
     from graftwork.bench import Bench
     from graftwork.records import silent
     from graftwork.sources import find
+    from graftwork.strategies.scratch import Scratch
     from graftwork.transfer import fit, ready
 
     benches.CURVE_SECONDS = 0.1
