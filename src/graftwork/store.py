@@ -25,6 +25,10 @@ FIRST_CHUNK = 256
 CHUNK_BYTES = 32_000_000
 
 
+_told: set[Path] = set()
+"""Folders whose failure this process has said; every backbone of a fit would say it again."""
+
+
 class StoreWarning(UserWarning):
     """Features could not be stored; the work goes on without."""
 
@@ -160,6 +164,9 @@ class Stored:
             shelf.put_many(keys, values, about)
         except OSError as error:
             self._warned.append(str(error))
+            if self.folder in _told:
+                return
+            _told.add(self.folder)
             warnings.warn(
                 f"features cannot be stored in {self.folder} ({error.strerror or error}); the work goes on, "
                 "but a second run computes them again. Free some space, or point GRAFT_HOME elsewhere",

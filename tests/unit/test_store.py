@@ -259,6 +259,7 @@ def test_a_full_disk_costs_no_answer_and_is_said_once(
     with pytest.warns(StoreWarning, match="No space left on device.*GRAFT_HOME") as said:
         found = stored.features(many(600))
         stored.features(many(600))
+        Stored(toys.ToyBackbone(2.0), tmp_path).features(many(600))
     assert len(said) == 1
     assert np.array_equal(found.matrix, toys.ToyBackbone().features(many(600)).matrix)
     assert not segments.files(tmp_path / stored.fingerprint)
