@@ -376,9 +376,10 @@ def _sha256(path: Path) -> str:
 
 def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     if arrays:
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+        # not save_file: it gives a file that only its owner may read
+        path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
