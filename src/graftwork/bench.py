@@ -46,12 +46,12 @@ class Bench:
         self.test = self._labelled(dataset.split.index("test"))
         self.learning = self._labelled(dataset.split.index("train", "validation"))
         if len(self.test):
-            self.repeats, self.splits = 1, [(self.learning, self.test)]
+            self.splits = [(self.learning, self.test)]
         else:
             codes = self.codes[self.learning]
             drawn = repeated(codes, self.groups[self.learning], choose_k(codes), REPEATS, seed)
-            self.repeats = REPEATS
             self.splits = [(self.learning[train], self.learning[held]) for train, held in drawn]
+        self.first = self._first_repeat()
 
     @property
     def assessed_on(self) -> Literal["test", "folds"]:
@@ -95,7 +95,7 @@ class Bench:
         recipe: Strategy = registry.get("strategies", name)()
         basis = recipe.basis(self.dataset.kind, None)
         basis = None if basis is None else remember(basis)
-        share = seconds * self.repeats / len(self.splits)
+        share = seconds / self.first
         given = []
         for done, (learn, held) in enumerate(self.splits):
             self.notify(Progress(f"without transfer: {name}", done, len(self.splits), "folds"))
@@ -109,8 +109,7 @@ class Bench:
 
     def shown(self, held: Held) -> tuple[IntArray, NDArray[np.float64]]:
         """Positions and probabilities of the first repeat, so that each held row comes once."""
-        first = len(self.splits) // self.repeats
-        return np.concatenate(held.rows[:first]), np.concatenate(held.probabilities[:first])
+        return np.concatenate(held.rows[: self.first]), np.concatenate(held.probabilities[: self.first])
 
     def assess(self, held: Held) -> Assessment:
         rows, probabilities = self.shown(held)
@@ -173,6 +172,15 @@ class Bench:
     def _by_split(self, held: Held) -> NDArray[np.float64]:
         pairs = zip(held.rows, held.probabilities, strict=True)
         return np.array([measure(self.metric, self.codes[rows], given) for rows, given in pairs])
+
+    def _first_repeat(self) -> int:
+        """Splits of the first repeat: repeats may differ in number where a class can be held out by few."""
+        taken = np.zeros(len(self.dataset), dtype=bool)
+        for count, (_, held) in enumerate(self.splits):
+            if taken[held].any():
+                return count
+            taken[held] = True
+        return len(self.splits)
 
     def _ask(self, model: Model, index: IntArray) -> NDArray[np.float64]:
         return model.answer(self.dataset.rows.take(index)).probabilities

@@ -11,9 +11,10 @@ from PIL import Image
 import graftwork as gw
 from graftwork import registry, transfer
 from graftwork.backbones.base import Backbone
+from graftwork.bench import Bench, Held
 from graftwork.model import Model
 from graftwork.pretraining import pretrain
-from graftwork.records import Notify
+from graftwork.records import Notify, silent
 from graftwork.rows import Dataset
 from graftwork.strategies.base import Task
 from graftwork.strategies.probe import Probe
@@ -175,3 +176,17 @@ def test_a_source_pretrained_on_these_very_rows_is_said_beside_the_verdict(tmp_p
     outcome = gw.fit(data, source=str(tmp_path / "own"), baselines="classical")
     assert source.origin == "local" and outcome.verdict is not None
     assert outcome.verdict.caution is not None and "40 of these 40 rows" in outcome.verdict.caution
+
+
+def test_each_row_is_assessed_at_most_once_whatever_the_number_of_folds() -> None:
+    # groups that leave one repeat with two folds and another with three
+    groups = [3, 4, 4, 1, 0, 0, 3, 1]
+    data, _ = transfer.ready(
+        gw.load([f"text {i}" for i in range(8)], labels=list("abbbcccc"), group=groups), seed=0
+    )
+    for seed in range(30):
+        bench = Bench(data, "accuracy", seed, silent)
+        held = tuple(held for _, held in bench.splits)
+        rows, _ = bench.shown(Held(held, tuple(np.zeros((len(part), 3)) for part in held)))
+        assert len(set(rows.tolist())) == len(rows)
+        assert set(rows.tolist()) == set(np.concatenate(held[: bench.first]).tolist())
