@@ -4,6 +4,7 @@ Each is built from (labels, config, arrays), the very things its `state` gives, 
 saved and one that was just fitted are the same object with the same answers.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -16,7 +17,7 @@ from graftwork.spectrum import Float64, blocks
 
 
 @dataclass(frozen=True)
-class _Built:
+class _Built(ABC):
     """What all heads share: labels, plain JSON config, arrays, and reading rows block by block."""
 
     labels: tuple[str, ...]
@@ -27,12 +28,12 @@ class _Built:
     """Which arrays have an axis of classes, and which axis it is."""
 
     @property
-    def width(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def width(self) -> int: ...
 
+    @abstractmethod
     def block_logits(self, rows: Float64) -> Float64:
         """(n, width) float64 -> (n, classes), before the temperature."""
-        raise NotImplementedError
 
     def logits(self, features: NDArray[np.float32]) -> Float64:
         """(rows, width) -> (rows, classes) float64, temperature applied; raises FeatureWidth."""
