@@ -51,12 +51,12 @@ def photos(limit: int) -> list[Path]:
 
 def images(rows: int, repeats: int) -> dict[str, Any]:
     from graftwork.backbones import engine, open_backbone
-    from graftwork.rows import ImageFiles, Rows
+    from graftwork.rows import Files, Rows
     from graftwork.sources import find
     from graftwork.store import Stored
 
     files = photos(rows)
-    data = Rows([str(file) for file in files], {"image": ImageFiles(files)})
+    data = Rows([str(file) for file in files], {"image": Files("image", files)})
     start = time.perf_counter()
     backbone: Any = open_backbone(find(str(common.MODELS / SOURCE)), data)
     backbone.features(data.take(np.arange(8)))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from graftwork.rows import ImageBytes, Rows, Texts
+from graftwork.rows import Contents, Rows, Texts
 
 WORDS = "a the good bad film was not very but fine dull bright it and plot actor scene 好 不".split()
 
@@ -97,7 +97,7 @@ def encoded(picture: Image.Image) -> bytes:
 
 def image_rows(count: int, seed: int = 0) -> Rows:
     contents = [encoded(picture) for picture in pictures(count, seed)]
-    return Rows([f"picture {i}" for i in range(count)], {"image": ImageBytes(contents)})
+    return Rows([f"picture {i}" for i in range(count)], {"image": Contents("image", contents)})
 
 
 def text_rows(count: int, seed: int = 0) -> Rows:

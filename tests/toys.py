@@ -65,6 +65,12 @@ class ToyHead:
         return "toy", {}, {"weights": self.weights}
 
 
+class ToyFamily:
+    @staticmethod
+    def restore(state: BackboneState) -> ToyBackbone:
+        return ToyBackbone(state.config["scale"], source=state.source)
+
+
 def restore_head(labels: tuple[str, ...], config: Mapping[str, Any], arrays: Mapping[str, Any]) -> ToyHead:
     return ToyHead(labels, arrays["weights"])
 
@@ -73,7 +79,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make "toy" a registered backbone and head for one test."""
     real_get, real_names = registry.get, registry.names
     toys: dict[str, Any] = {
-        "backbones": lambda state: ToyBackbone(state.config["scale"], source=state.source),
+        "backbones": ToyFamily,
         "heads": restore_head,
     }
     monkeypatch.setattr(

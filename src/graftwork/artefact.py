@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from graftwork import registry
 from graftwork.errors import ArtefactError, RequestError, WorkError
 from graftwork.model import Model
-from graftwork.rows import ImageBytes, Kind, Rows, Texts
+from graftwork.rows import Contents, Kind, Rows, Texts
 from graftwork.sources import Source
 
 SCHEMA = 1
@@ -45,6 +45,10 @@ class SourceEntry(BaseModel):
     licence: str | None
     weights_sha256: str
     bundled: bool
+    # absent in what the first version saved, whose sources were all in Hugging Face form
+    family: str | None = None
+    weights: list[str] | None = None
+    options: dict[str, Any] = {}
 
 
 class Part(BaseModel):
@@ -207,7 +211,7 @@ def load(folder: Path, *, offline: bool = False) -> tuple[Model, Manifest]:
             raise ArtefactError(f"{folder} needs {group[:-1]} {part.name!r}, which is not installed here")
     source = None
     if manifest.source is not None:
-        source = _bundled(folder, manifest.source) or sources.find_by_digest(
+        source = _recorded(folder, manifest.source) or sources.find_by_digest(
             manifest.source.weights_sha256,
             hint=manifest.source.folder,
             name=manifest.source.name,
@@ -219,10 +223,10 @@ def load(folder: Path, *, offline: bool = False) -> tuple[Model, Manifest]:
 
 
 def _build(folder: Path, manifest: Manifest, source: Source | None) -> Model:
+    from graftwork.backbones import restore
     from graftwork.backbones.base import BackboneState
     from graftwork.unknown import Familiarity
 
-    restore = registry.get("backbones", manifest.backbone.name)
     arrays = _read(folder / "backbone.safetensors")
     backbone = restore(BackboneState(manifest.backbone.name, manifest.backbone.config, arrays, source))
     head = registry.get("heads", manifest.head.name)(
@@ -257,6 +261,9 @@ def _write_parts(model: Model, work: Path, probe: Rows, report: str, bundle: boo
         licence=source.licence,
         weights_sha256=source.weights_sha256,
         bundled=bundle,
+        family=source.family,
+        weights=list(source.weights),
+        options=dict(source.options),
     )
 
 
@@ -298,7 +305,7 @@ def probe_rows(kind: Kind, contents: Sequence[bytes]) -> Rows:
         return Rows(
             names, {"text": Texts([content.decode("utf-8", "surrogatepass") for content in contents])}
         )
-    return Rows(names, {"image": ImageBytes(list(contents))})
+    return Rows(names, {"image": Contents("image", list(contents))})
 
 
 def synthetic_rows(kind: Kind, count: int = 4) -> Rows:
@@ -320,15 +327,35 @@ def synthetic_rows(kind: Kind, count: int = 4) -> Rows:
     return probe_rows(kind, contents)
 
 
-def _bundled(folder: Path, entry: SourceEntry) -> Source | None:
-    if not entry.bundled:
-        return None
+def _recorded(folder: Path, entry: SourceEntry) -> Source | None:
+    """The source where the manifest says it lies: in the artefact, or (unchanged) where it was found then.
+
+    What is loaded of it is verified against these digests; see `Source.verify`.
+    """
+    place = folder / "source" if entry.bundled else Path(entry.folder)
+    weights = [name for name in entry.files if name.endswith(".safetensors")]
     source = Source(
-        entry.name, entry.kind, folder / "source", entry.files, entry.origin, entry.revision, entry.licence
+        entry.name,
+        entry.kind,
+        _family(entry),
+        place,
+        entry.files,
+        tuple(weights if entry.weights is None else entry.weights),
+        entry.origin,
+        entry.revision,
+        entry.licence,
+        entry.options,
     )
     if source.weights_sha256 != entry.weights_sha256:
-        raise ArtefactError(f"{folder} bundles another source's weights than it names; restore a copy")
-    return source
+        raise ArtefactError(f"{folder} names another source's weights than it lists; restore a copy")
+    return source if entry.bundled or source.unchanged() else None
+
+
+def _family(entry: SourceEntry) -> str:
+    if entry.family is not None:
+        return entry.family
+    compact = entry.kind == "image" and "preprocessor_config.json" not in entry.files
+    return "compact" if compact else "images" if entry.kind == "image" else "texts"
 
 
 def _publish(work: Path, folder: Path) -> None:

@@ -18,7 +18,7 @@ from graftwork.backbones.compact import VERSION, Preparation, weights
 from graftwork.errors import RequestError
 from graftwork.networks import CompactConfig, CompactNet
 from graftwork.records import Notify, silent
-from graftwork.rows import UNLABELLED, Dataset, IntArray, Rows
+from graftwork.rows import PLURAL, UNLABELLED, Dataset, IntArray, Rows
 from graftwork.seen import SEEN, digests
 from graftwork.sources import COMPACT, Source
 from graftwork.strategies.scratch import (
@@ -157,7 +157,7 @@ the data.
 
 def _check(dataset: Dataset, folder: Path) -> None:
     if dataset.kind != "image":
-        raise RequestError(f"these rows are {dataset.kind}s; graft pretrain trains on pictures")
+        raise RequestError(f"these rows are {PLURAL[dataset.kind]}; graft pretrain trains on pictures")
     if len(np.unique(dataset.target.codes[dataset.target.codes != UNLABELLED])) < 2:
         raise RequestError(
             "these rows carry fewer than two labels; expected a source task of two classes or more"

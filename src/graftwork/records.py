@@ -8,6 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from graftwork.rows import Kind
+
 FloatArray = NDArray[np.floating]
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1"]
 
@@ -167,7 +169,7 @@ class DatasetSummary:
     """What a dataset was, without its rows. `counts`: part -> label -> rows."""
 
     name: str
-    kind: str
+    kind: Kind
     rows: int
     labels: tuple[str, ...]
     counts: Mapping[str, Mapping[str, int]]
@@ -195,8 +197,72 @@ class SourceSummary:
 
 
 @dataclass(frozen=True)
+class Transferability:
+    """One score of one source's features for the labels, against shuffled labels (see transferability.py).
+
+    Larger is better. z: null deviations above the null's mean; p: share of shufflings at least as good.
+    """
+
+    name: str
+    value: float
+    z: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What ranking found of one source.
+
+    expected: the metric after a probe with all rows that may be learnt from, and its interval.
+    rows: rows of this dataset that it was looked at with. probability_best and regret (expected loss
+    of the metric by taking this source rather than the best): by a paired bootstrap over rows.
+    seconds: what looking at it cost, extraction included. memory: bytes of its weights in memory.
+    rows_per_second: of extraction as a service would do it, None where it was not measured.
+    reason: one sentence.
+    """
+
+    name: str
+    sha256: str
+    licence: str | None
+    width: int
+    rows: int
+    expected: Score
+    probability_best: float
+    regret: float
+    scores: tuple[Transferability, ...]
+    seconds: float
+    memory: int
+    rows_per_second: float | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Which source to start from, best first, and how sure that is.
+
+    choice: None when nothing stands out. baseline: the expected score of not transferring on the same
+    rows. p: of the strongest score of all sources under shuffled labels. budget: seconds allowed, None
+    for no bound. refused: source name -> why it was not looked at. sentence: the whole in one.
+    """
+
+    metric: Metric
+    choice: str | None
+    candidates: tuple[Candidate, ...]
+    baseline: Score | None
+    p: float
+    rows: int
+    budget: float | None
+    seconds: float
+    refused: Mapping[str, str]
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Mistake:
-    """A row answered wrongly. `picture` is a small PNG or JPEG; `text` at most 400 characters."""
+    """A row answered wrongly. `picture` is a small PNG or JPEG (of a recording, its waveform and
+    spectrogram); `text` at most 400 characters; `sound` a few seconds of a recording, as a file that
+    browsers play.
+    """
 
     name: str
     truth: str
@@ -204,6 +270,7 @@ class Mistake:
     probability: float
     picture: bytes | None = None
     text: str | None = None
+    sound: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -228,6 +295,7 @@ class Result:
     `assessed_on` is "folds") the held-out parts of repeated folds. `verdict` is None where no
     baseline was asked for; `no_verdict` then says why. `seconds`: stage -> wall-clock seconds.
     `training_curve`: (epoch, training loss, validation loss or None) for networks trained by epochs.
+    `ranking`: where the source was chosen by measurement.
     """
 
     dataset: DatasetSummary
@@ -250,3 +318,4 @@ class Result:
     versions: Mapping[str, str]
     created: str
     training_curve: tuple[tuple[int, float, float | None], ...] = ()
+    ranking: Ranking | None = None

@@ -5,7 +5,9 @@ from typing import Any, Literal
 
 from graftwork.errors import UnknownName
 
-Group = Literal["strategies", "backbones", "heads"]
+Group = Literal["strategies", "sources", "schemes", "backbones", "heads"]
+"""What can be registered: strategies, readers of sources' files, sources' names of the form
+scheme:NAME, backbone families, heads."""
 
 
 def names(group: Group) -> tuple[str, ...]:
@@ -21,7 +23,13 @@ def get(group: Group, name: str) -> Any:
     return table[name].load()
 
 
-_SINGULAR: dict[Group, str] = {"strategies": "strategy", "backbones": "backbone", "heads": "head"}
+_SINGULAR: dict[Group, str] = {
+    "strategies": "strategy",
+    "sources": "family of sources",
+    "schemes": "scheme of sources",
+    "backbones": "backbone",
+    "heads": "head",
+}
 
 
 def _table(group: Group) -> dict[str, EntryPoint]:

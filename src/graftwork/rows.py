@@ -7,6 +7,7 @@ out one row's content when asked, so memory does not grow with the size of the f
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import Literal, Protocol, Self
 
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 
 from graftwork.errors import RequestError, Unreadable
 
-Kind = Literal["image", "text"]
+Kind = Literal["image", "text", "audio"]
+PLURAL: Mapping[Kind, str] = {"image": "images", "text": "texts", "audio": "recordings"}
+"""What rows of a kind are called in messages."""
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 IntArray = NDArray[np.int64]
@@ -36,9 +39,16 @@ class Column(Protocol):
         ...
 
     def read(self, i: int) -> bytes:
-        """Row i's content: an encoded image file, or a text in UTF-8.
+        """Row i's content: an encoded image or sound file, or a text in UTF-8.
 
         Raises Unreadable, with the reason, where it cannot be read.
+        """
+        ...
+
+    def open(self, i: int) -> BufferedIOBase:
+        """Row i's content as a file that can be read from anywhere in it, for contents larger than memory.
+
+        Raises Unreadable, with the reason, where it cannot be opened.
         """
         ...
 
@@ -67,61 +77,76 @@ class Texts:
         # surrogatepass: a text read from a broken file may hold lone surrogates; it still has a digest
         return self.values[i].encode("utf-8", "surrogatepass")
 
+    def open(self, i: int) -> BufferedIOBase:
+        return BytesIO(self.read(i))
+
     def digest(self, i: int) -> bytes:
         return hashlib.sha256(self.read(i)).digest()
 
 
 @dataclass(frozen=True)
-class ImageFiles:
-    """Pictures on disk, read when asked for."""
+class Files:
+    """Pictures or recordings on disk, read when asked for."""
 
+    kind: Kind
     paths: Sequence[Path]
-    kind: Kind = field(default="image", init=False)
     _digests: dict[Path, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def take(self, index: IntArray) -> "ImageFiles":
-        taken = ImageFiles([self.paths[i] for i in index])
+    def take(self, index: IntArray) -> "Files":
+        taken = Files(self.kind, [self.paths[i] for i in index])
         # one memo for all views of a dataset: a file's content is hashed once a run
         object.__setattr__(taken, "_digests", self._digests)
         return taken
 
     def read(self, i: int) -> bytes:
-        path = self.paths[i]
+        with self.open(i) as file:
+            try:
+                return file.read()
+            except OSError as error:
+                raise Unreadable(f"cannot be read ({error.strerror or error})") from error
+
+    def open(self, i: int) -> BufferedIOBase:
         try:
-            content = path.read_bytes()
+            file = self.paths[i].open("rb")
+            if not file.seek(0, 2):
+                file.close()
+                raise Unreadable("is empty (0 bytes)")
+            file.seek(0)
         except OSError as error:
             raise Unreadable(f"cannot be opened ({error.strerror or error})") from error
-        if not content:
-            raise Unreadable("is empty (0 bytes)")
-        return content
+        return file
 
     def digest(self, i: int) -> bytes:
         known = self._digests.get(self.paths[i])
         if known is None:
-            known = self._digests[self.paths[i]] = hashlib.sha256(self.read(i)).digest()
+            with self.open(i) as file:  # a piece at a time: a recording may be larger than memory
+                known = self._digests[self.paths[i]] = hashlib.file_digest(file, "sha256").digest()
         return known
 
 
 @dataclass(frozen=True)
-class ImageBytes:
-    """Encoded pictures held in memory (from a Parquet column, arrays, an upload)."""
+class Contents:
+    """Encoded pictures or recordings held in memory (from a Parquet column, arrays, an upload)."""
 
+    kind: Kind
     contents: Sequence[bytes]
-    kind: Kind = field(default="image", init=False)
 
     def __len__(self) -> int:
         return len(self.contents)
 
-    def take(self, index: IntArray) -> "ImageBytes":
-        return ImageBytes([self.contents[i] for i in index])
+    def take(self, index: IntArray) -> "Contents":
+        return Contents(self.kind, [self.contents[i] for i in index])
 
     def read(self, i: int) -> bytes:
         if not self.contents[i]:
             raise Unreadable("is empty (0 bytes)")
         return self.contents[i]
+
+    def open(self, i: int) -> BufferedIOBase:
+        return BytesIO(self.read(i))
 
     def digest(self, i: int) -> bytes:
         return hashlib.sha256(self.read(i)).digest()

@@ -33,7 +33,7 @@ from graftwork.records import (
     Verdict,
     silent,
 )
-from graftwork.rows import PARTS, UNLABELLED, Dataset, IntArray, Rows
+from graftwork.rows import PARTS, PLURAL, UNLABELLED, Dataset, IntArray, Rows
 from graftwork.seen import seen_rows
 from graftwork.sources import choose, find
 from graftwork.store import remember
@@ -221,7 +221,8 @@ def open_source(
     )
     if source.kind != dataset.kind:
         raise RequestError(
-            f"source {source.name!r} takes {source.kind}s, the data are {dataset.kind}s; try: graft sources"
+            f"source {source.name!r} takes {PLURAL[source.kind]}, the data are {PLURAL[dataset.kind]}; "
+            "try: graft sources"
         )
     backbone = open_backbone(source, dataset.rows, pooling=pooling, resize=resize, notify=notify)
     summary = SourceSummary(
@@ -242,8 +243,8 @@ def evaluate(
     dataset = data if isinstance(data, Dataset) else load(data, **loading)
     if dataset.kind != model.backbone.kind:
         raise RequestError(
-            f"{dataset.name} holds {dataset.kind}s, the model answers for {model.backbone.kind}s; "
-            f"give labelled {model.backbone.kind}s"
+            f"{dataset.name} holds {PLURAL[dataset.kind]}; expected labelled {PLURAL[model.backbone.kind]}, "
+            "as the model answers for them"
         )
     found = inspect(dataset, remember, notify)
     dataset = readable(dataset, found)

@@ -2,6 +2,7 @@
 
 from graftwork.console import table
 from graftwork.records import Assessment, Result, Score
+from graftwork.rows import PLURAL
 from graftwork.verdict import in_words
 
 SHOWN = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "calibration_error", "auroc")
@@ -11,7 +12,7 @@ def outcome_in_words(result: Result) -> str:
     """Several lines: data, source, features, scores beside the baselines, the verdict."""
     data = result.dataset
     parts = ", ".join(f"{part} {rows:,}" for part, rows in data.splits.items())
-    lines = [f"data    {data.name}: {data.rows:,} {data.kind}s, {len(data.labels)} classes ({parts})"]
+    lines = [f"data    {data.name}: {data.rows:,} {PLURAL[data.kind]}, {len(data.labels)} classes ({parts})"]
     lines += [f"        note: {one}" for one in data.notes]
     if result.source is not None:
         lines.append(f"source  {result.source.name} (width {result.source.width:,}): {result.source.reason}")

@@ -13,8 +13,8 @@ import graftwork as gw
 SRC = Path(__file__).parents[2] / "src" / "graftwork"
 MODULES = sorted(SRC.rglob("*.py"))
 ORDER = """
-errors records registry paths images rows datasets hub sources seen networks
-backbones store inspection spectrum logistic heads kernel_head model training strategies
+errors rows records registry paths images sounds datasets sources catalogue seen networks
+backbones store inspection spectrum transferability logistic heads kernel_head model training strategies
 intervals evaluation verdict folds curve unknown pretraining artefact
 """.split()
 JOINERS = """

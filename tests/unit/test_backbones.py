@@ -16,7 +16,7 @@ from graftwork.backbones import open_backbone, restore
 from graftwork.backbones.images import Images, preprocessing_of
 from graftwork.backbones.texts import TextEncoder, open_texts
 from graftwork.errors import ArtefactError, RequestError, UnknownName
-from graftwork.rows import ImageBytes, Rows, Texts
+from graftwork.rows import Contents, Rows, Texts
 from graftwork.sources import Source, find
 
 Build = Callable[[Path], Path]
@@ -41,7 +41,7 @@ def described(folder: Path, stated: dict[str, Any], model_type: str = "vit") -> 
     tiny.write(folder / "config.json", {"model_type": model_type})
     tiny.write(folder / "preprocessor_config.json", stated)
     files = {"config.json": str(folder), "preprocessor_config.json": "1", "model.safetensors": "2"}
-    return Source("described", "image", folder, files, "local")
+    return Source("described", "image", "images", folder, files, (), "local")
 
 
 STATED = {
@@ -232,7 +232,7 @@ def test_unreadable_pictures_are_named_and_the_others_unharmed(models: dict[str,
     whole = tiny.image_rows(6)
     contents = [whole.column.read(i) for i in range(6)]
     contents[1], contents[4] = b"", b"no picture"
-    found = opened(models["resnet"]).features(Rows(whole.names, {"image": ImageBytes(contents)}))
+    found = opened(models["resnet"]).features(Rows(whole.names, {"image": Contents("image", contents)}))
     assert set(found.unreadable) == {1, 4}
     assert "0 bytes" in found.unreadable[1]
     good = [0, 2, 3, 5]

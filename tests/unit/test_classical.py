@@ -13,7 +13,7 @@ from graftwork.folds import folds
 from graftwork.kernel_head import KernelHead
 from graftwork.model import Model
 from graftwork.records import Progress, silent
-from graftwork.rows import ImageBytes, Rows, Texts
+from graftwork.rows import Contents, Rows, Texts
 from graftwork.strategies import classical_images, classical_texts
 from graftwork.strategies.base import Task
 from graftwork.strategies.classical import Classical, Judged, best, inner_folds, tuning_rows
@@ -56,7 +56,7 @@ def text_rows(lines: list[str]) -> Rows:
 
 
 def picture_rows(contents: list[bytes]) -> Rows:
-    return Rows([f"row {i}" for i in range(len(contents))], {"image": ImageBytes(contents)})
+    return Rows([f"row {i}" for i in range(len(contents))], {"image": Contents("image", contents)})
 
 
 def task(rows: Rows, codes: NDArray[np.int64], labels: tuple[str, ...] = LABELS, **given: object) -> Task:

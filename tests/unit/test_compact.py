@@ -14,7 +14,7 @@ from graftwork.backbones.compact import Compact, Preparation, ink, open_compact,
 from graftwork.errors import ArtefactError
 from graftwork.networks import Block, CompactConfig, CompactNet
 from graftwork.pretraining import write
-from graftwork.rows import ImageBytes, Rows
+from graftwork.rows import Contents, Rows
 
 CONFIG = CompactConfig(1, 16, 8, 1, (Block(8, 1, 2), Block(16, 2, 2)), 24, cells=2)
 INK = Preparation("ink")
@@ -27,7 +27,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def rows_of(contents: list[bytes]) -> Rows:
-    return Rows([f"{i}.png" for i in range(len(contents))], {"image": ImageBytes(contents)})
+    return Rows([f"{i}.png" for i in range(len(contents))], {"image": Contents("image", contents)})
 
 
 def stroke(side: int = 20, at: tuple[int, int] = (5, 8)) -> np.ndarray:

@@ -13,7 +13,7 @@ import pytest
 
 from graftwork.datasets import dataset_digest, load, rows_from_path
 from graftwork.errors import RequestError
-from graftwork.rows import UNLABELLED, Dataset, ImageBytes, ImageFiles, Texts
+from graftwork.rows import UNLABELLED, Contents, Dataset, Files, Texts
 
 TEXTS = ["good film", "坏电影, 很坏", 'he said "no"', "two\nlines", "plain"]
 LABELS = ["yes", "no", "no", "yes", "yes"]
@@ -207,7 +207,7 @@ def test_paths_in_a_column_are_relative_to_the_table(tmp_path: Path) -> None:
     content = picture(tmp_path / "图片" / "a.png")
     (tmp_path / "a.csv").write_text("image,label\n图片/a.png,x\n图片/missing.png,y\n", encoding="utf-8")
     dataset = load(tmp_path / "a.csv")
-    assert isinstance(dataset.rows.column, ImageFiles)
+    assert isinstance(dataset.rows.column, Files)
     assert dataset.rows.column.read(0) == content
     assert list(dataset.rows.names) == ["图片/a.png", "图片/missing.png"]
 
@@ -225,7 +225,7 @@ def test_pictures_inside_parquet_are_read(tmp_path: Path) -> None:
     info = json.dumps({"info": {"features": features}}).encode()
     pq.write_table(table.replace_schema_metadata({b"huggingface": info}), tmp_path / "t.parquet")
     dataset = load(tmp_path / "t.parquet")
-    assert isinstance(dataset.rows.column, ImageBytes)
+    assert isinstance(dataset.rows.column, Contents)
     assert [dataset.rows.column.read(i) for i in (0, 1)] == [content, content]
     assert dataset.labels == ("cat", "dog")
     raw = load(pa.table({"picture": [content], "label": ["x"]}))

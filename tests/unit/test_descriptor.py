@@ -8,7 +8,7 @@ from PIL import Image
 from graftwork.backbones.base import BackboneState
 from graftwork.backbones.descriptor import BLOCKS, Descriptor, describe, restore
 from graftwork.errors import ArtefactError
-from graftwork.rows import ImageBytes, Rows
+from graftwork.rows import Contents, Rows
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (5, 48, 48, 3)).astype(np.uint8)
@@ -21,7 +21,7 @@ def png(picture: NDArray[np.uint8]) -> bytes:
 
 
 def rows(contents: list[bytes]) -> Rows:
-    return Rows([str(i) for i in range(len(contents))], {"image": ImageBytes(contents)})
+    return Rows([str(i) for i in range(len(contents))], {"image": Contents("image", contents)})
 
 
 def stripes(across: bool) -> NDArray[np.uint8]:

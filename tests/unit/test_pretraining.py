@@ -11,7 +11,7 @@ from graftwork import pretraining as module
 from graftwork.backbones.compact import open_compact
 from graftwork.errors import RequestError
 from graftwork.pretraining import pretrain
-from graftwork.rows import UNLABELLED, Dataset, ImageBytes, Rows, Split, Target, Texts
+from graftwork.rows import UNLABELLED, Contents, Dataset, Rows, Split, Target, Texts
 from graftwork.seen import seen_rows
 from graftwork.training import Plan
 
@@ -33,7 +33,7 @@ def drawing(code: int, rng: np.random.Generator) -> bytes:
 def drawings(n: int = 60, test: int = 20) -> Dataset:
     rng = np.random.default_rng(0)
     codes = (np.arange(n) % 2).astype(np.int64)
-    rows = Rows([str(i) for i in range(n)], {"image": ImageBytes([drawing(c, rng) for c in codes])})
+    rows = Rows([str(i) for i in range(n)], {"image": Contents("image", [drawing(c, rng) for c in codes])})
     codes[5] = UNLABELLED
     parts = np.array(["test" if i < test else "train" for i in range(n)])
     return Dataset("bars", rows, Target(codes, ("up", "flat")), Split(parts, "given"))

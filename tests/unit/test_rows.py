@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from graftwork.errors import RequestError, Unreadable
-from graftwork.rows import UNLABELLED, Dataset, ImageBytes, ImageFiles, Rows, Split, Target, Texts
+from graftwork.rows import UNLABELLED, Contents, Dataset, Files, Rows, Split, Target, Texts
 
 
 def index(*values: int) -> np.ndarray:
@@ -28,7 +28,7 @@ def test_a_text_has_the_digest_of_its_utf8() -> None:
 
 
 def test_a_file_is_read_when_asked_for_and_not_before(tmp_path: Path) -> None:
-    column = ImageFiles([tmp_path / "a.jpg"]).take(index(0, 0))
+    column = Files("image", [tmp_path / "a.jpg"]).take(index(0, 0))
     (tmp_path / "a.jpg").write_bytes(b"content")
     assert column.read(1) == b"content"
     assert column.digest(0) == hashlib.sha256(b"content").digest()
@@ -37,21 +37,21 @@ def test_a_file_is_read_when_asked_for_and_not_before(tmp_path: Path) -> None:
 def test_the_digest_does_not_depend_on_the_path(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).write_bytes(b"same")
-    column = ImageFiles([tmp_path / "a.jpg", tmp_path / "b.jpg"])
-    assert column.digest(0) == column.digest(1) == ImageBytes([b"same"]).digest(0)
+    column = Files("image", [tmp_path / "a.jpg", tmp_path / "b.jpg"])
+    assert column.digest(0) == column.digest(1) == Contents("image", [b"same"]).digest(0)
 
 
 def test_views_share_what_was_hashed(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(b"content")
-    column = ImageFiles([path])
+    column = Files("image", [path])
     before = column.digest(0)
     path.unlink()
     assert column.take(index(0)).digest(0) == before
 
 
-@pytest.mark.parametrize("column", [ImageFiles([Path("/no/such/file.jpg")]), ImageBytes([b""])])
-def test_what_cannot_be_read_says_why(column: ImageFiles | ImageBytes) -> None:
+@pytest.mark.parametrize("column", [Files("image", [Path("/no/such/file.jpg")]), Contents("image", [b""])])
+def test_what_cannot_be_read_says_why(column: Files | Contents) -> None:
     for ask in (column.read, column.digest):
         with pytest.raises(Unreadable, match=r"cannot be opened|is empty"):
             ask(0)
@@ -60,7 +60,7 @@ def test_what_cannot_be_read_says_why(column: ImageFiles | ImageBytes) -> None:
 def test_an_empty_file_says_so(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").touch()
     with pytest.raises(Unreadable, match=r"is empty \(0 bytes\)"):
-        ImageFiles([tmp_path / "a.jpg"]).read(0)
+        Files("image", [tmp_path / "a.jpg"]).read(0)
 
 
 def test_several_fields_have_no_single_column() -> None:

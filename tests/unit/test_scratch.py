@@ -14,7 +14,7 @@ from graftwork.errors import RequestError, Unreadable
 from graftwork.networks import Block, CompactConfig, CompactNet
 from graftwork.pretraining import write
 from graftwork.records import Progress, silent
-from graftwork.rows import Column, ImageBytes, Rows, Texts
+from graftwork.rows import Column, Contents, Rows, Texts
 from graftwork.sources import Source
 from graftwork.strategies import scratch
 from graftwork.strategies.base import Task
@@ -66,7 +66,7 @@ def task_of(column: Column, codes: np.ndarray, **changed: object) -> Task:
 def drawings(n: int, seed: int = 0, **changed: object) -> Task:
     rng = np.random.default_rng(seed)
     codes = np.arange(n) % 2
-    return task_of(ImageBytes([drawing(code, rng) for code in codes]), codes, **changed)
+    return task_of(Contents("image", [drawing(code, rng) for code in codes]), codes, **changed)
 
 
 def texts(n: int, words: tuple[str, str] = ("good tasty", "bad cold"), seed: int = 0) -> Task:
@@ -200,7 +200,7 @@ def test_a_source_of_another_family_is_refused(tmp_path: Path) -> None:
 
 def test_unreadable_row_is_named() -> None:
     codes = np.arange(4) % 2
-    pictures = ImageBytes([drawing(0, np.random.default_rng(0))] * 3 + [b"rubbish"])
+    pictures = Contents("image", [drawing(0, np.random.default_rng(0))] * 3 + [b"rubbish"])
     with pytest.raises(Unreadable, match="row 3"):
         Scratch(like=None).fit(task_of(pictures, codes), None, silent)
 
@@ -216,7 +216,7 @@ def test_unreadable_row_is_named() -> None:
     ids=["digit", "dark drawing", "grey texture", "photo"],
 )
 def test_network_suits_the_pictures(picture: np.ndarray, channels: int, size: int, frame: str) -> None:
-    column = ImageBytes([png(picture)] * 3)
+    column = Contents("image", [png(picture)] * 3)
     config, preparation = suited(Rows(["a", "b", "c"], {"image": column}))
     assert (config.channels, config.size, preparation.frame) == (channels, size, frame)
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from graftwork import hub, paths, sources
+from graftwork import paths, sources
 from graftwork.errors import ArtefactError, MissingExtra, RequestError, WorkError
+from graftwork.sources import hub
 
 IMAGE = {"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}}
 
@@ -71,7 +72,9 @@ def test_several_shards_have_one_digest_whatever_their_order(tmp_path: Path) -> 
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     found = sources.find(str(folder))
     assert len(found.weights_sha256) == 64
-    turned = sources.Source("x", "image", folder, dict(reversed(found.files.items())), "local")
+    turned = sources.Source(
+        "x", "image", "images", folder, dict(reversed(found.files.items())), found.weights, "local"
+    )
     assert turned.weights_sha256 == found.weights_sha256
     (folder / "two.safetensors").unlink()
     with pytest.raises(ArtefactError, match=r"two\.safetensors"):

@@ -16,15 +16,43 @@ from graftwork.sources import Source
 class BackboneState:
     """All that is needed to build a backbone again.
 
-    `family` names the registered restorer (a callable BackboneState -> Backbone), `config` is plain
-    JSON, `arrays` is what was learnt (empty for an unchanged source), `source` where the shared
-    weights come from (None for a backbone that needs no source).
+    `family` is the name under which the Family is registered, `config` is plain JSON, `arrays` is what
+    was learnt (empty for an unchanged source), `source` where the shared weights come from (None for a
+    backbone that needs no source).
     """
 
     family: str
     config: Mapping[str, Any]
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a source is asked to be opened; None leaves it to the source. Each family says what it knows.
+
+    pooling: how a network's last layer becomes one vector a row. resize: crop or fit (pictures).
+    runtime: openvino, torch or cuda; None for the fastest that agrees with float32 torch.
+    """
+
+    pooling: str | None = None
+    resize: str | None = None
+    runtime: str | None = None
+
+
+class Family(Protocol):
+    """What is registered under "backbones": a module (or object) that builds the backbones of one family.
+
+    A family that no source opens (descriptors, thumbnails) has `restore` alone.
+    """
+
+    def open_source(
+        self, source: Source, sample: Rows | None, options: Options, notify: Notify
+    ) -> "Backbone":
+        """See `open_backbone`; raises RequestError for an option that the family does not know."""
+        ...
+
+    def restore(self, state: BackboneState) -> "Backbone": ...
 
 
 class Backbone(Protocol):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from graftwork.backbones.base import BackboneState
+from graftwork.backbones.base import BackboneState, Options
 from graftwork.errors import ArtefactError, Unreadable
 from graftwork.images import decode
 from graftwork.networks import CompactConfig, CompactNet, channels_last, folded
@@ -228,6 +228,11 @@ def load(network: nn.Module, arrays: Mapping[str, NDArray[np.float32]]) -> None:
         )
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     network.load_state_dict(tensors, strict=False)
+
+
+def open_source(source: Source, sample: Rows | None, options: Options, notify: Notify) -> Compact:
+    """Its own size, framing and cut are fixed, and torch runs it: options do not apply."""
+    return open_compact(source)
 
 
 def open_compact(source: Source) -> Compact:

@@ -14,12 +14,12 @@ from PIL import Image
 
 from graftwork import images, paths
 from graftwork.backbones import engine
-from graftwork.backbones.base import BackboneState
+from graftwork.backbones.base import BackboneState, Options
 from graftwork.backbones.pretrained import Pretrained, load_encoder, on_this_machine
 from graftwork.backbones.quiet import quiet
 from graftwork.errors import ArtefactError, RequestError, Unreadable
 from graftwork.records import Notify, silent
-from graftwork.rows import Column, ImageBytes, Kind, Rows
+from graftwork.rows import Column, Contents, Kind, Rows
 from graftwork.sources import Source
 
 Pixels = NDArray[np.uint8]
@@ -138,7 +138,7 @@ class Images(Pretrained):
             buffer = BytesIO()
             coarse.resize((256, 256), Image.Resampling.BICUBIC).save(buffer, "PNG")
             contents.append(buffer.getvalue())
-        return Rows([f"made-up {i}" for i in range(16)], {"image": ImageBytes(contents)})
+        return Rows([f"made-up {i}" for i in range(16)], {"image": Contents("image", contents)})
 
     def _example(self) -> engine.Arrays:
         return (np.zeros((1, self.framing.height, self.framing.width, 3), np.uint8),)
@@ -151,6 +151,13 @@ class Images(Pretrained):
         module = load_encoder(self.source, lambda name: pooled or "pooler" not in name)
         preprocessing = self.config["preprocessing"]
         return ImageNetwork(module, self.config["pooling"], preprocessing["mean"], preprocessing["std"])
+
+
+def open_source(source: Source, sample: Rows | None, options: Options, notify: Notify) -> "Images":
+    runtime = engine.check_runtime(options.runtime)
+    return open_images(
+        source, sample, pooling=options.pooling, resize=options.resize, runtime=runtime, notify=notify
+    )
 
 
 def open_images(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graftwork.backbones import engine
-from graftwork.backbones.base import BackboneState
+from graftwork.backbones.base import BackboneState, Options
 from graftwork.backbones.pretrained import Pretrained, load_encoder, on_this_machine
 from graftwork.errors import ArtefactError, RequestError, Unreadable
 from graftwork.records import Notify, silent
@@ -129,6 +129,13 @@ class TextEncoder(Pretrained):
                 f"source {self.source.name!r} is an encoder with a decoder; expected an encoder alone"
             )
         return TextNetwork(encoder, self.config["pooling"], self.config["normalise"])
+
+
+def open_source(source: Source, sample: Rows | None, options: Options, notify: Notify) -> TextEncoder:
+    if options.resize is not None:
+        raise RequestError(f"source {source.name!r} takes texts, which have no size; leave --resize out")
+    runtime = engine.check_runtime(options.runtime)
+    return open_texts(source, sample, pooling=options.pooling, runtime=runtime, notify=notify)
 
 
 def open_texts(

@@ -15,7 +15,7 @@ from graftwork.datasets.from_tables import as_parts, dataset_of_tables, part_tab
 from graftwork.datasets.items import column_of, kind_of, name_of
 from graftwork.datasets.tables import SUFFIXES, Table, from_frame, is_table, read_table
 from graftwork.errors import RequestError
-from graftwork.rows import Column, Dataset, ImageFiles, Kind, Part, Rows, Texts
+from graftwork.rows import Column, Dataset, Files, Kind, Part, Rows, Texts
 
 __all__ = ["dataset_digest", "load", "rows_from_items", "rows_from_path"]
 
@@ -65,7 +65,9 @@ def load(
         verb = "names a column" if len(unused) == 1 else "name columns"
         raise RequestError(f"{' and '.join(unused)} {verb}, but {path} is a folder of pictures, no table")
     found = labelled_pictures(path)
-    rows = Rows([readable_name(p.relative_to(path)) for p in found.files], {"image": ImageFiles(found.files)})
+    rows = Rows(
+        [readable_name(p.relative_to(path)) for p in found.files], {"image": Files("image", found.files)}
+    )
     return assemble(name or path.resolve().name, rows, found.labels, found.parts, notes=found.notes)
 
 
@@ -95,7 +97,7 @@ def rows_from_path(path: str | Path, kind: Kind, *, text: str | None = None, fil
         return rows
     if kind == "text":
         return Rows([readable_name(path)], {"text": Texts([_whole_text(path)])})
-    return Rows([readable_name(path)], {"image": ImageFiles([path])})
+    return Rows([readable_name(path)], {"image": Files("image", [path])})
 
 
 def _one_name(role: str, value: str | Sequence[Any] | None) -> str | None:
@@ -153,7 +155,7 @@ def _from_items(items: Any, labels: Sequence[Any], group: Any, split: Any, name:
 def _rows_in_folder(folder: Path, kind: Kind) -> Rows:
     if kind == "image":
         files = [p for p in find_pictures(folder, folder).files if p.suffix.lower() in PICTURES]
-        column: Column = ImageFiles(files)
+        column: Column = Files("image", files)
     else:
         files = sorted(p for p in folder.rglob("*.txt") if p.is_file() and not p.name.startswith("."))
         column = Texts([_whole_text(p) for p in files])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from graftwork.datasets.columns import looks_like_picture
 from graftwork.datasets.folders import readable_name
 from graftwork.errors import RequestError
-from graftwork.rows import Column, ImageBytes, ImageFiles, Kind, Texts
+from graftwork.rows import Column, Contents, Files, Kind, Texts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,8 +51,8 @@ def column_of(items: Sequence[Any], kind: Kind, folder: Path | None = None) -> C
     if kind == "text":
         return Texts([_text(item, i) for i, item in enumerate(items)])
     if all(isinstance(item, str | Path) for item in items):
-        return ImageFiles([_resolve(item, folder) for item in items])
-    return ImageBytes([_encoded(item, i, folder) for i, item in enumerate(items)])
+        return Files("image", [_resolve(item, folder) for item in items])
+    return Contents("image", [_encoded(item, i, folder) for i, item in enumerate(items)])
 
 
 def name_of(item: Any, i: int) -> str:

@@ -9,7 +9,7 @@ from graftwork.datasets.split import draw_test
 from graftwork.errors import RequestError
 from graftwork.inspection.record import Inspection
 from graftwork.inspection.saying import SHOWN, some
-from graftwork.rows import UNLABELLED, Dataset, Split
+from graftwork.rows import PLURAL, UNLABELLED, Dataset, Split
 
 UNREADABLE_SHARE = 0.05
 """Unreadable rows are skipped up to this share; beyond it the data, not a row, is at fault."""
@@ -57,7 +57,9 @@ def _refuse_unreadable(found: Inspection) -> None:
     listed = "; ".join(f"{name} {reason}" for name, reason in list(bad.items())[:SHOWN])
     more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
     if len(found.unreadable_rows) == found.rows:
-        raise RequestError(f"{found.name} has no readable row ({listed}{more}); expected {found.kind}s")
+        raise RequestError(
+            f"{found.name} has no readable row ({listed}{more}); expected {PLURAL[found.kind]}"
+        )
     if len(found.unreadable_rows) > UNREADABLE_SHARE * found.rows:
         raise RequestError(
             f"{len(found.unreadable_rows)} of {found.rows} rows cannot be read, more than "

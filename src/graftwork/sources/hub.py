@@ -4,16 +4,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from graftwork.errors import ArtefactError, RequestError, WorkError
+from graftwork.sources.huggingface import FILES
 
-_WANTED = (
-    "config.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "1_Pooling/config.json",
-)
 TIMEOUT_S = 10.0
 
 
@@ -100,7 +92,7 @@ def _choose(repository: str, listed: list[str]) -> list[str]:
         raise ArtefactError(f"{repository} has no model.safetensors; choose another model")
     whole = ["model.safetensors"] if "model.safetensors" in weights else weights
     index = [file for file in listed if file == "model.safetensors.index.json" and len(whole) > 1]
-    return [*(file for file in _WANTED if file in listed), *whole, *index]
+    return [*(file for file in FILES if file in listed), *whole, *index]
 
 
 def _licence(card: Any) -> str | None:

@@ -1,0 +1,36 @@
+"""The command line: parse, call, print. `graft COMMAND --help` documents each command."""
+
+import os
+import sys
+import warnings
+from typing import Any
+
+from graftwork import console
+
+# isort: off
+# --help lists commands in the order of their registration
+from graftwork.cli import tasks, sources, machine
+
+# isort: on
+from graftwork.cli.app import app
+
+__all__ = ["app", "machine", "main", "sources", "tasks"]
+
+
+def main() -> None:
+    """The entry point of `graft`."""
+    if "--offline" in sys.argv:
+        # read by the hub's client when it is first imported, so set before anything is
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    warnings.showwarning = _show_warning
+    app()
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Our own warnings as one line, each once; a library's are for its developers."""
+    if category.__module__.startswith("graftwork") and str(message) not in _warned:
+        _warned.add(str(message))
+        console.note(f"graft: {message}", quiet="--quiet" in sys.argv)
+
+
+_warned: set[str] = set()
