@@ -11,7 +11,8 @@ from safetensors.numpy import save_file
 
 from graftwork import paths, sources
 from graftwork.errors import ArtefactError, MissingExtra, RequestError, WorkError
-from graftwork.sources import hub
+from graftwork.sources import hub, packaged
+from graftwork.sources.source import file_digest
 
 IMAGE = {"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}}
 
@@ -158,9 +159,9 @@ def test_minilm_is_read_without_importing_its_package(monkeypatch: pytest.Monkey
 
 def test_minilm_names_the_extra_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> object:
-        raise sources.PackageNotFoundError(name)
+        raise packaged.PackageNotFoundError(name)
 
-    monkeypatch.setattr(sources, "distribution", absent)
+    monkeypatch.setattr(packaged, "distribution", absent)
     with pytest.raises(MissingExtra, match=r"graftwork\[offline\]"):
         sources.find("minilm")
     assert "minilm" not in {found.name for found in sources.available()}
@@ -168,7 +169,7 @@ def test_minilm_names_the_extra_where_it_is_not_installed(monkeypatch: pytest.Mo
 
 def test_altered_packaged_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = source(tmp_path / "net", kind="text")
-    monkeypatch.setattr(sources, "_minilm_folder", lambda: folder)
+    monkeypatch.setattr(packaged, "_minilm_folder", lambda: folder)
     with pytest.raises(ArtefactError, match="pinned"):
         sources.find("minilm")
 
@@ -204,11 +205,11 @@ def test_verify_notices_a_file_changed_behind_its_back(tmp_path: Path) -> None:
 def test_a_remembered_digest_is_not_used_for_a_changed_file(tmp_path: Path) -> None:
     path = tmp_path / "large.bin"
     path.write_bytes(b"a" * 2_000_000)
-    before = sources._digest(path)
-    assert sources._digest(path) == before == paths.file_digest(path)
+    before = file_digest(path)
+    assert file_digest(path) == before == paths.file_digest(path)
     path.write_bytes(b"b" * 2_000_000)
     os.utime(path, ns=(1, 1))
-    assert sources._digest(path) == paths.file_digest(path) != before
+    assert file_digest(path) == paths.file_digest(path) != before
 
 
 def test_offline_names_the_missing_file_and_opens_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
