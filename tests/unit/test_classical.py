@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from graftwork import registry
+from graftwork.backbones import restore
 from graftwork.backbones.descriptor import Descriptor
 from graftwork.errors import FeatureWidth, Unreadable
 from graftwork.folds import folds
@@ -177,7 +178,7 @@ def test_saved_state_answers_bit_for_bit() -> None:
         model = fit(task(rows, codes))
         state = model.backbone.state()
         name, config, arrays = model.head.state()
-        backbone = registry.get("backbones", state.family)(state)
+        backbone = restore(state)
         head = registry.get("heads", name)(model.labels, json.loads(json.dumps(config)), arrays)
         again = Model(backbone, head)
         np.testing.assert_array_equal(again.answer(rows).probabilities, model.answer(rows).probabilities)

@@ -44,7 +44,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 
 def test_a_missing_source_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    from graftwork import sources
+    from graftwork.sources import packaged as sources
 
     def absent(name: str) -> object:
         raise sources.PackageNotFoundError(name)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from graftwork import registry
+from graftwork.backbones import restore
 from graftwork.backbones.compact import Compact, Preparation, weights
 from graftwork.errors import RequestError, Unreadable
 from graftwork.networks import Block, CompactConfig, CompactNet
@@ -130,7 +131,7 @@ def test_same_seed_gives_the_same_model_and_it_can_be_restored(
     assert first.backbone.fingerprint == again.backbone.fingerprint
     state = first.backbone.state()
     assert state.source is None
-    restored = registry.get("backbones", state.family)(state)
+    restored = restore(state)
     matrix = first.backbone.features(task.rows).matrix
     assert np.array_equal(restored.features(task.rows).matrix, matrix)
     name, config, arrays = first.head.state()

@@ -151,7 +151,7 @@ def test_evaluate_says_which_rows_it_left_out_and_stops_where_they_are_many(tmp_
     (tmp_path / "dark" / "empty.png").touch()
     with pytest.raises(gw.RequestError, match="2 of 26 rows cannot be read, more than 5%"):
         gw.evaluate(outcome.model, tmp_path)
-    with pytest.raises(gw.RequestError, match="holds texts, the model answers for images"):
+    with pytest.raises(gw.RequestError, match="holds texts; expected labelled images"):
         gw.evaluate(outcome.model, a_dataset(10))
 
 
