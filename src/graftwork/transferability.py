@@ -1,11 +1,11 @@
 """How well features tell labels apart, without fitting a head: scores, each against shuffled labels.
 
-`separations(features, codes, groups)` is what ranking asks. All scores come from one factorisation;
-larger is better. A score says little by itself where width exceeds rows; its null does: z is how
-many null deviations it stands above shuffled labels, p the share of shufflings at least as good.
+`separations(features, codes, groups, labellings)` is what ranking asks. All scores come from one
+factorisation; larger is better. A score says little by itself where width exceeds rows; its null does:
+z is how many null deviations it stands above shuffled labels, p the share of shufflings at least as good.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,47 +34,70 @@ ASKED = 5_000
 
 @dataclass(frozen=True)
 class Separation:
-    """One score of features for labels, and its null under shuffled labels.
+    """One score of features for labels, and its null under shuffled labels. Larger is better.
 
     name: "evidence" (log evidence of a Gaussian linear model, nats a row, mean over classes),
     "h_score" (regularised), "ridge" (leave-one-out R2), "discriminant" (leave-one-out log-likelihood
-    a row at its own temperature). null_mean and null_deviation over the shufflings.
+    a row at its own temperature). null: the same score of every shuffling, (permutations,).
     """
 
     name: str
     value: float
-    null_mean: float
-    null_deviation: float
-    z: float
-    p: float
+    null: Float64
+
+    @property
+    def z(self) -> float:
+        """Null deviations above the null's mean; NaN without a null."""
+        if not len(self.null):
+            return float("nan")
+        deviation = float(self.null.std(ddof=1)) if len(self.null) > 1 else 0.0
+        return (self.value - float(self.null.mean())) / deviation if deviation > 0 else 0.0
+
+    @property
+    def p(self) -> float:
+        """Share of shufflings at least as good, the true labelling counted as one; NaN without a null.
+
+        p is never zero (Phipson and Smyth 2010).
+        """
+        if not len(self.null):
+            return float("nan")
+        return (1 + int((self.null >= self.value).sum())) / (1 + len(self.null))
+
+
+def shufflings(codes: IntArray, groups: IntArray, permutations: int, seed: int) -> list[IntArray]:
+    """Labels dealt to other rows, `permutations` times; give the same ones to every source.
+
+    groups (N,): rows of one group are dealt together. Deterministic under `seed`.
+    """
+    rng = np.random.default_rng(seed)
+    return [shuffled(codes, groups, rng) for _ in range(permutations)]
 
 
 def separations(
     features: NDArray[np.float32],
     codes: IntArray,
     groups: IntArray,
+    labellings: Sequence[IntArray],
     *,
-    permutations: int = 50,
-    seed: int = 0,
+    source_probabilities: NDArray[np.float32] | None = None,
 ) -> tuple[Separation, ...]:
     """Every score of (N, D) features for labels coded 0..C-1, none missing.
 
-    groups (N,): rows of one group leave together, and are shuffled together. Raises RequestError
-    where features are not finite. Deterministic under `seed`.
+    groups (N,): rows of one group leave together. labellings: what `shufflings` gave; may be empty.
+    source_probabilities (N, Z): what the source's own classifier says (see backbones.classifier).
+    Raises RequestError where features are not finite.
     """
     spectrum, classes = factorise(features), int(codes.max()) + 1
-    rng = np.random.default_rng(seed)
-    asked = _some_groups(groups, rng)
+    asked = _some_groups(groups, np.random.default_rng(0))
     held = list(held_groups(spectrum, groups, asked, classes))
     shrinkage = ledoit_wolf(spectrum)
-    labellings = [codes, *(shuffled(codes, groups, rng) for _ in range(permutations))]
     table = np.array(
         [
             _scores(spectrum, labelling, classes, loadings, held, shrinkage)
-            for labelling, loadings in _loaded(spectrum, labellings, classes)
+            for labelling, loadings in _loaded(spectrum, [codes, *labellings], classes)
         ]
     )
-    return tuple(_against_null(name, table[:, i]) for i, name in enumerate(NAMES))
+    return tuple(Separation(name, float(table[0, i]), table[1:, i]) for i, name in enumerate(NAMES))
 
 
 NAMES = ("evidence", "h_score", "ridge", "discriminant")
@@ -187,18 +210,6 @@ def _loaded(
     for part in blocks(len(labellings), max(1, 1000 // classes)):
         many = np.array(labellings[part])
         yield from zip(many, class_loadings(spectrum, many, classes), strict=True)
-
-
-def _against_null(name: str, values: Float64) -> Separation:
-    """values: the true labels' first, then the shufflings'."""
-    value, null = float(values[0]), values[1:]
-    if not len(null):
-        return Separation(name, value, np.nan, np.nan, np.nan, np.nan)
-    mean, deviation = float(null.mean()), float(null.std(ddof=1)) if len(null) > 1 else 0.0
-    # the true labelling counts as one of the shufflings: p is never zero (Phipson and Smyth 2010)
-    p = (1 + int((null >= value).sum())) / (1 + len(null))
-    z = (value - mean) / deviation if deviation > 0 else 0.0
-    return Separation(name, value, mean, deviation, z, p)
 
 
 def _lowest(loss: Callable[[Float64], Float64], grid: Float64, many: int) -> Float64:

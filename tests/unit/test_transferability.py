@@ -8,7 +8,7 @@ from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf as their_ledoit_wolf
 
 from graftwork.spectrum import Float64, class_loadings, class_weights, factorise
-from graftwork.transferability import h_score, ledoit_wolf, log_evidence, separations, shuffled
+from graftwork.transferability import h_score, ledoit_wolf, log_evidence, separations, shuffled, shufflings
 
 CASES = [(50, 10, 10), (25, 60, 60), (40, 60, 7)]
 """Rows, width, rank: rows over width, width over rows, and rank below both."""
@@ -85,7 +85,7 @@ def test_h_score_equals_dense_matrices(rows: int, width: int, rank: int) -> None
 
 def test_true_labels_stand_far_above_their_null() -> None:
     features, codes = toy(90, 20, 20)
-    for score in separations(features, codes, np.arange(90), permutations=19):
+    for score in separations(features, codes, np.arange(90), shufflings(codes, np.arange(90), 19, 0)):
         assert score.p == pytest.approx(1 / 20), score
         assert score.z > 3, score
 
@@ -95,36 +95,33 @@ def test_p_is_about_uniform_under_shuffled_labels() -> None:
     features, codes = toy(24, 32, 32)
     # uneven variances: else the covariance is shrunk away whole, and the H-score with it
     features *= np.logspace(0, -1, 32, dtype=np.float32)
-    shares = np.array(
-        [
-            [
-                score.p
-                for score in separations(
-                    features, rng.permutation(codes), np.arange(24), permutations=9, seed=i
-                )
-            ]
-            for i in range(60)
-        ]
-    )
+    groups, shares = np.arange(24), np.empty((60, 4))
+    for i in range(60):
+        labels = rng.permutation(codes)
+        scores = separations(features, labels, groups, shufflings(labels, groups, 9, i))
+        shares[i] = [score.p for score in scores]
     # ten possible values, 0.1 to 1.0, each in a tenth of the labellings
     for column in shares.T:
         assert abs(column.mean() - 0.55) < 4 * 0.287 / np.sqrt(60)
         assert (column <= 0.1001).mean() < 0.1 + 4 * np.sqrt(0.09 / 60)
 
 
-def test_scores_are_deterministic_and_work_without_a_null() -> None:
+def test_shufflings_are_deterministic_and_scores_work_without_a_null() -> None:
     features, codes = toy(40, 10, 10)
-    first = separations(features, codes, np.arange(40), permutations=5, seed=3)
-    assert first == separations(features, codes, np.arange(40), permutations=5, seed=3)
-    alone = separations(features, codes, np.arange(40), permutations=0)
-    assert [s.value for s in alone] == [s.value for s in first]
-    assert all(np.isnan(s.p) for s in alone)
+    groups = np.arange(40)
+    dealt = shufflings(codes, groups, 5, 3)
+    np.testing.assert_array_equal(dealt, shufflings(codes, groups, 5, 3))
+    scored = separations(features, codes, groups, dealt)
+    alone = separations(features, codes, groups, [])
+    assert [s.value for s in alone] == [s.value for s in scored]
+    assert all(np.isnan(s.p) and np.isnan(s.z) for s in alone)
 
 
 def test_constant_features_separate_nothing() -> None:
+    codes, groups = np.arange(30) % 3, np.arange(30)
     scores = {
         s.name: s
-        for s in separations(np.ones((30, 5), np.float32), np.arange(30) % 3, np.arange(30), permutations=5)
+        for s in separations(np.ones((30, 5), np.float32), codes, groups, shufflings(codes, groups, 5, 0))
     }
     assert scores["h_score"].value == 0.0
     assert scores["ridge"].value <= 0.0
