@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from graftwork.errors import Unreadable
+from graftwork.signatures import looks_like
 
 PIXEL_LIMIT = 100_000_000
 """Pictures of more pixels are refused from their header, before anything is allocated."""
@@ -32,21 +33,6 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_LOOKS = (
-    (0, b"\xff\xd8\xff", "the beginning of a JPEG"),
-    (0, b"\x89PNG", "the beginning of a PNG"),
-    (0, b"GIF8", "the beginning of a GIF"),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"PK\x03\x04", "a ZIP archive or an office document"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (0, b"RIFF", "a RIFF file (sound or video)"),
-    (0, b"ID3", "an MP3 sound"),
-    (4, b"ftyphei", "a HEIC photo; convert it to JPEG"),
-    (4, b"ftypmif1", "a HEIC photo; convert it to JPEG"),
-    (4, b"ftyp", "a video"),
-    (0, b"\x1aE\xdf\xa3", "a video"),
-    (0, b"%!PS", "a PostScript drawing"),
-)
 
 
 def decode(content: bytes, at_least: int | None = None) -> Image.Image:
@@ -86,7 +72,7 @@ def _open(content: bytes) -> Image.Image:
         pixels = next((int(word) for word in re.findall(r"\d+", str(error))), 0)
         raise Unreadable(_too_large(f"{pixels / 1e6:,.0f} million")) from error
     except UnidentifiedImageError as error:
-        raise Unreadable(f"is not a picture (it looks like {_looks_like(content)})") from error
+        raise Unreadable(f"is not a picture (it looks like {looks_like(content)})") from error
     except _DAMAGED as error:
         raise Unreadable(_damage(error)) from error
 
@@ -115,23 +101,6 @@ def _damage(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "does not fit into memory"
     return f"is damaged ({said or type(error).__name__})"
-
-
-def _looks_like(content: bytes) -> str:
-    head = content[:512]
-    if not any(head):
-        return "zero bytes"
-    for offset, mark, name in _LOOKS:
-        if head[offset:].startswith(mark):
-            return name
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype html", b"<html")):
-        return "a web page"
-    if b"<svg" in text:
-        return "an SVG drawing; convert it to PNG"
-    if not any(byte < 9 for byte in head):
-        return "text"
-    return "no known format"
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ import graftwork as gw
 SRC = Path(__file__).parents[2] / "src" / "graftwork"
 MODULES = sorted(SRC.rglob("*.py"))
 ORDER = """
-errors rows records registry paths images sounds datasets sources catalogue seen networks
+errors rows records registry paths signatures images sounds datasets sources catalogue seen networks
 backbones store inspection spectrum transferability logistic heads kernel_head model training strategies
 intervals evaluation verdict folds curve unknown pretraining artefact
 """.split()
