@@ -11,6 +11,7 @@ H = U diag(shrink) U' is the whole hat matrix (the 1/N of the mean included).
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,16 +30,26 @@ BLOCK = 2048
 class Spectrum:
     """The factorisation. `features` (N, D) stays where it is (it may be a memory map).
 
-    weights (N,); mean (D,) weighted; values (k,) singular values, falling; directions (D, k)
-    orthonormal; spread: sum of w |x - mean|^2, the squared values that were cut included.
+    weights (N,); mean (D,) weighted; values (k,) singular values, falling; vectors: orthonormal, the
+    directions (D, k), or, where width exceeds rows, U's own columns (N, k); spread: sum of
+    w |x - mean|^2, the squared values that were cut included.
     """
 
     features: NDArray[np.float32]
     weights: Float64
     mean: Float64
     values: Float64
-    directions: Float64
+    vectors: Float64
     spread: float
+
+    @property
+    def tall(self) -> bool:
+        return self.features.shape[0] >= self.features.shape[1]
+
+    @cached_property
+    def directions(self) -> Float64:
+        """(D, k), orthonormal."""
+        return self.vectors if self.tall else _across_rows(self, self.vectors / self.values)
 
     @property
     def rank(self) -> int:
@@ -59,7 +70,8 @@ class Spectrum:
     def basis(self, index: IntArray | slice) -> Float64:
         """Rows of U, (n, k + 1); the last column is the intercept's."""
         intercept = np.sqrt(self.weights[index] / self.total)
-        return np.column_stack([self.centred(index) @ self.directions / self.values, intercept])
+        rotated = self.centred(index) @ self.directions / self.values if self.tall else self.vectors[index]
+        return np.column_stack([rotated, intercept])
 
     def shrink(self, strength: float) -> Float64:
         """s^2 / (s^2 + strength) of each direction, 1 for the intercept: (k + 1,)."""
@@ -90,20 +102,15 @@ def factorise(features: NDArray[np.float32], weights: Float64 | None = None, cut
             "some features are not finite (NaN or infinite); expected numbers; "
             "was the backbone run in too low a precision? Try: graft cache verify"
         )
-    tall = features.shape[0] >= features.shape[1]
-    bare = Spectrum(features, given, mean, np.zeros(0), np.zeros((features.shape[1], 0)), 0.0)
-    gram = _feature_gram(bare) if tall else _row_gram(bare)
+    bare = Spectrum(features, given, mean, np.zeros(0), np.zeros((min(features.shape), 0)), 0.0)
+    gram = _feature_gram(bare) if bare.tall else _row_gram(bare)
     squares, vectors = np.linalg.eigh(gram)
     values = np.sqrt(np.maximum(squares[::-1], 0.0))
     # what varies only below the resolution of float32 is a constant feature
     floor = max(cut * values[0], 1e-8 * np.sqrt(size))
     rank = int((values > floor).sum())
-    directions = vectors[:, ::-1][:, :rank]
-    if not tall:
-        directions = _across_rows(bare, directions / values[:rank])
-    return Spectrum(
-        features, given, mean, values[:rank], np.ascontiguousarray(directions), float(np.trace(gram))
-    )
+    kept = np.ascontiguousarray(vectors[:, ::-1][:, :rank])
+    return Spectrum(features, given, mean, values[:rank], kept, float(np.trace(gram)))
 
 
 def blocks(rows: int, size: int = BLOCK) -> Iterator[slice]:
