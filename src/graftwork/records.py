@@ -186,7 +186,10 @@ class DatasetSummary:
 
 @dataclass(frozen=True)
 class SourceSummary:
-    """Where the shared layers came from, and why this source was taken."""
+    """Where the shared layers came from, and why this source was taken.
+
+    notes: how the rows suit it, a sentence each, such as the share of words that it does not know.
+    """
 
     name: str
     revision: str | None
@@ -194,6 +197,7 @@ class SourceSummary:
     licence: str | None
     width: int
     reason: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

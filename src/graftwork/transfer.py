@@ -14,7 +14,7 @@ import numpy as np
 
 from graftwork import artefact, registry, showing, wire
 from graftwork.backbones import open_backbone
-from graftwork.backbones.base import Backbone, labelled_matrix
+from graftwork.backbones.base import Backbone, Remarking, labelled_matrix
 from graftwork.bench import Bench, Held
 from graftwork.datasets import load
 from graftwork.errors import RequestError, UnknownName
@@ -225,8 +225,9 @@ def open_source(
             "try: graft sources"
         )
     backbone = open_backbone(source, dataset.rows, pooling=pooling, resize=resize, notify=notify)
+    notes = backbone.remarks(dataset.rows) if isinstance(backbone, Remarking) else ()
     summary = SourceSummary(
-        source.name, source.revision, source.weights_sha256, source.licence, backbone.width, reason
+        source.name, source.revision, source.weights_sha256, source.licence, backbone.width, reason, notes
     )
     return backbone, summary
 

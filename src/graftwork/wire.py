@@ -101,6 +101,7 @@ def result(value: Result) -> dict[str, Any]:
         },
         "source": None if value.source is None else value.source.name,
         "source_reason": None if value.source is None else value.source.reason,
+        "source_notes": [] if value.source is None else list(value.source.notes),
         "strategy": value.strategy,
         "settings": dict(value.settings),
         "seed": value.seed,

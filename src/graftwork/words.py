@@ -16,6 +16,7 @@ def outcome_in_words(result: Result) -> str:
     lines += [f"        note: {one}" for one in data.notes]
     if result.source is not None:
         lines.append(f"source  {result.source.name} (width {result.source.width:,}): {result.source.reason}")
+        lines += [f"        note: {one}" for one in result.source.notes]
     made = result.extraction
     if made is not None:
         speed = f" at {made.rows_per_second:,.0f} a second" if made.computed else ""

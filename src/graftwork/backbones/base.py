@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,15 @@ class Backbone(Protocol):
         ...
 
     def state(self) -> BackboneState: ...
+
+
+@runtime_checkable
+class Remarking(Protocol):
+    """A backbone that can say how rows suit it, such as what share of their words it knows."""
+
+    def remarks(self, rows: Rows) -> tuple[str, ...]:
+        """Sentences for the user, about all of `rows`; labels play no part."""
+        ...
 
 
 def labelled_matrix(backbone: Backbone, rows: Rows, notify: Notify = silent) -> NDArray[np.float32]:

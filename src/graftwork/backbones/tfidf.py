@@ -36,10 +36,10 @@ LONGEST = 5_000
 
 _CHUNK = 2_000
 _BUCKETS = 2**31 - 1
-_SPACELESS = (
+SPACELESS = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
 )
-_WORD = re.compile(f"[{_SPACELESS}]|[^\\W{_SPACELESS}]+|[^\\w\\s]")
+_WORD = re.compile(f"[{SPACELESS}]|[^\\W{SPACELESS}]+|[^\\w\\s]")
 _RUNS = (2, 3, 4, 5)
 # an odd multiplier has an inverse modulo 2^64, so the hash of any span is one difference of prefix sums
 _MULTIPLIER = 0x9E3779B97F4A7C15

@@ -155,7 +155,7 @@ def _rows_needed(verdict: Verdict) -> int | None:
 
 def warnings(result: Result) -> list[str]:
     """Everything about the data that a reader should know before trusting a number."""
-    said = list(result.dataset.notes)
+    said = [*result.dataset.notes, *(result.source.notes if result.source else ())]
     if result.assessed_on == "folds":
         said.append("There is no test part: the scores come from the held-out parts of repeated folds.")
     untested = [one.label for one in result.assessment.classes if one.rows == 0]
