@@ -67,3 +67,41 @@ class TextNetwork(nn.Module):
         if self.pooling == "max":
             return last.masked_fill(mask == 0, -1e9).amax(1)
         return (last * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+
+
+class AudioNetwork(nn.Module):
+    """(rows, ...) sound -> (rows, width) features.
+
+    steps: (rows,) steps of time that hold sound, where the rest is padding. Only they are pooled.
+    mean: over these steps. meanstd: mean and standard deviation one after the other, twice as wide
+    (the statistics pooling of x-vectors, Snyder et al. 2018). cls: the encoder's own class tokens.
+    bands: outputs a step of time, all steps of the first band first; tokens: outputs before them.
+    """
+
+    def __init__(self, encoder: nn.Module, pooling: str, bands: int = 1, tokens: int = 0) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.pooling = pooling
+        self.bands = bands
+        self.tokens = tokens
+
+    def forward(self, sound: Tensor, steps: Tensor | None = None) -> Tensor:
+        output: Any = self.encoder(sound)
+        if self.pooling == "cls":
+            pooled: Tensor = output.pooler_output
+            return pooled
+        last: Tensor = output.last_hidden_state[:, self.tokens :].float()
+        weight = self._weight(last, steps)
+        mean = (last * weight).sum(1)
+        if self.pooling == "mean":
+            return mean
+        variance = ((last - mean.unsqueeze(1)).square() * weight).sum(1)
+        return torch.cat([mean, variance.sqrt()], dim=1)
+
+    def _weight(self, last: Tensor, steps: Tensor | None) -> Tensor:
+        """(rows, steps, 1) share of each output in the mean."""
+        if steps is None:
+            return torch.full_like(last[..., :1], 1.0) / last.shape[1]
+        time = torch.arange(last.shape[1] // self.bands, device=last.device)
+        held = (time[None] < steps[:, None]).to(last.dtype).repeat(1, self.bands)
+        return (held / held.sum(1, keepdim=True)).unsqueeze(-1)

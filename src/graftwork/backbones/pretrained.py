@@ -1,4 +1,4 @@
-"""What image and text encoders have in common: loading, the choice of a path, the run, the fingerprint."""
+"""What encoders of transformers have in common: loading, the choice of a path, the run, the fingerprint."""
 
 import os
 import tempfile
@@ -76,7 +76,7 @@ class Pretrained(ABC):
         unreadable: dict[int, str] = {}
         if len(rows):
             runner = engine.runner(self.recipe, self.config["runtime"], self.config["precision"])
-            engine.collect(runner, self.batches(rows, unreadable), out, notify, "features")
+            self._run(runner, rows, out, unreadable, notify)
         for i in unreadable:
             out[i] = np.nan
         seconds = time.perf_counter() - started
@@ -90,6 +90,17 @@ class Pretrained(ABC):
             self.config["parity"],
         )
         return Features({"pooled": out}, dict(sorted(unreadable.items())), extraction)
+
+    def _run(
+        self,
+        runner: engine.Runner,
+        rows: Rows,
+        out: NDArray[np.float32],
+        unreadable: dict[int, str],
+        notify: Notify,
+    ) -> None:
+        """Fill `out` (rows, width), but for the rows that go into `unreadable`."""
+        engine.collect(runner, self.batches(rows, unreadable), out, notify, "features")
 
     def state(self) -> BackboneState:
         return BackboneState(self.family, dict(self.config), {}, self.source)
@@ -155,15 +166,19 @@ def blank(rows: int, width: int) -> NDArray[np.float32]:
         return np.memmap(file, np.float32, "r+", shape=(rows, width))
 
 
-def load_encoder(source: Source, needed: Callable[[str], bool] = lambda name: True) -> Any:
+def load_encoder(
+    source: Source, needed: Callable[[str], bool] = lambda name: True, auto: str = "AutoModel"
+) -> Any:
     """The source's torch module (float32, eval), its files verified first.
 
     needed: whether a parameter matters; ArtefactError where the weights lack one that does.
+    auto: the class of transformers that chooses the module by its architecture.
     """
     source.verify()
     with quiet():
         import torch
-        from transformers import AutoConfig, AutoModel
+        import transformers
+        from transformers import AutoConfig
 
         try:
             config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
@@ -174,7 +189,7 @@ def load_encoder(source: Source, needed: Callable[[str], bool] = lambda name: Tr
                 "build; try: pip install -U transformers, or another source"
             ) from error
         try:
-            module, report = AutoModel.from_pretrained(
+            module, report = getattr(transformers, auto).from_pretrained(
                 source.folder,
                 config=config,
                 dtype=torch.float32,

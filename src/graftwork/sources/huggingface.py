@@ -13,6 +13,7 @@ from graftwork.sources.source import COMPACT, Origin, Source, file_digest, read_
 FILES = (
     "config.json",
     "preprocessor_config.json",
+    "processor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "modules.json",
@@ -26,7 +27,11 @@ _FAMILIES: Mapping[Kind, str] = {"image": "images", "text": "texts", "audio": "a
 
 
 def recognises(path: Path) -> bool:
-    return (path / "config.json").is_file()
+    if not (path / "config.json").is_file():
+        return False
+    # a folder whose only weights are ONNX files is of that family
+    onnx = any(path.glob("*.onnx")) or any((path / "onnx").glob("*.onnx"))
+    return not onnx or any((path / name).is_file() for name in ("model.safetensors", _INDEX))
 
 
 def read(
@@ -95,9 +100,8 @@ def _kind(folder: Path, config: Mapping[str, Any]) -> Kind:
         return "image"
     if "model_type" not in config:
         raise ArtefactError(f"{folder / 'config.json'} names no model_type; expected a transformers model")
-    processor = folder / "preprocessor_config.json"
-    prepared = read_json(processor) if processor.is_file() else {}
-    if "sampling_rate" in prepared:
+    prepared = _prepared(folder)
+    if _is_for_recordings(folder, config, prepared):
         return "audio"
     pictures = _is_for_pictures(prepared)
     texts = (folder / "tokenizer.json").is_file()
@@ -111,9 +115,33 @@ def _kind(folder: Path, config: Mapping[str, Any]) -> Kind:
     if "vocab_size" in config:
         raise ArtefactError(f"{folder} ({model_type}) lacks tokenizer.json; save its fast tokenizer there")
     raise ArtefactError(
-        f"{folder} ({model_type}) has neither tokenizer.json nor a preprocessor_config.json for pictures; "
-        "expected an encoder of pictures or texts"
+        f"{folder} ({model_type}) has neither tokenizer.json nor a preprocessor_config.json for pictures "
+        "or recordings; expected an encoder of one of them"
     )
+
+
+def _prepared(folder: Path) -> dict[str, Any]:
+    """What prepares the input of pictures or recordings; {} where no file says."""
+    if (folder / "preprocessor_config.json").is_file():
+        return read_json(folder / "preprocessor_config.json")
+    if (folder / "processor_config.json").is_file():  # where transformers 5 puts it beside a tokenizer
+        found = read_json(folder / "processor_config.json").get("feature_extractor")
+        return dict(found) if isinstance(found, dict) else {}
+    return {}
+
+
+def _is_for_recordings(folder: Path, config: Mapping[str, Any], prepared: Mapping[str, Any]) -> bool:
+    kind = config["model_type"]
+    if "sampling_rate" in prepared and "text_config" in config:
+        raise RequestError(
+            f"{folder} ({kind}) takes recordings and texts together; expected an encoder of one of them"
+        )
+    if "sampling_rate" not in prepared and config.keys() & {"conv_stride", "num_mel_bins"}:
+        raise ArtefactError(
+            f"{folder} ({kind}) lacks preprocessor_config.json, which says how recordings are prepared; "
+            "fetch it too (save_pretrained of its feature extractor writes it)"
+        )
+    return "sampling_rate" in prepared
 
 
 def _is_for_pictures(processor: Mapping[str, Any]) -> bool:
