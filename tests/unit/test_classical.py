@@ -15,7 +15,7 @@ from graftwork.kernel_head import KernelHead
 from graftwork.model import Model
 from graftwork.records import Progress, silent
 from graftwork.rows import Contents, Rows, Texts
-from graftwork.strategies import classical_images, classical_texts
+from graftwork.strategies import classical_texts, kernel_ridge
 from graftwork.strategies.base import Task
 from graftwork.strategies.classical import Classical, Judged, best, inner_folds, tuning_rows
 
@@ -234,18 +234,16 @@ def test_held_out_answers_equal_refitting_without_the_fold() -> None:
     one = task(picture_rows(contents), codes, weights=np.linspace(0.5, 1.5, len(codes)))
     features = Descriptor().features(one.rows).matrix
     rows = np.arange(len(codes))
-    typical = {name: 50.0 for name in classical_images.BLOCKS}
-    settings = {"features": "all", "narrowness": 1.0, "strength": 0.2}
+    columns = np.full(features.shape[1], 0.07, dtype=np.float32)
     splits = folds(codes, None, 3, 0)
-    closed = classical_images._held_out(one, features, rows, typical, settings, splits)
-    columns = classical_images._columns(typical, settings)
+    closed = kernel_ridge.held_out(one, kernel_ridge.scaled(features, columns), rows, 0.2, splits)
     for train, held in splits:
         part = task(one.rows.take(train), codes[train], weights=one.weights[train])
-        landmarks = classical_images.scaled(features[train], columns)
-        coefficients = classical_images._solve(
+        landmarks = kernel_ridge.scaled(features[train], columns)
+        coefficients = kernel_ridge.solve(
             part, features[train], columns, landmarks, np.arange(len(train)), 0.2
         )
-        new = classical_images.gaussian(classical_images.scaled(features[held], columns), landmarks)
+        new = kernel_ridge.gaussian(kernel_ridge.scaled(features[held], columns), landmarks)
         np.testing.assert_allclose(closed[held], new @ coefficients, atol=1e-9)
 
 
@@ -253,22 +251,19 @@ def test_keeping_every_row_equals_least_squares_over_all_rows() -> None:
     contents, codes = pictures(5)
     one = task(picture_rows(contents), codes)
     features = Descriptor().features(one.rows).matrix
-    columns = classical_images._columns(
-        {name: 50.0 for name in classical_images.BLOCKS},
-        {"features": "all", "narrowness": 1.0},
-    )
+    columns = np.full(features.shape[1], 0.07, dtype=np.float32)
     # every row twice: the landmarks are the distinct rows, the data all of them
     twice = task(picture_rows(contents * 2), np.tile(codes, 2), weights=np.full(2 * len(codes), 0.5))
-    landmarks = classical_images.scaled(features, columns)
+    landmarks = kernel_ridge.scaled(features, columns)
     rows = np.arange(len(codes))
-    exact = classical_images._solve(one, features, columns, landmarks, rows, 0.2)
-    over_all = classical_images._solve(twice, np.tile(features, (2, 1)), columns, landmarks, rows, 0.2)
-    similar = classical_images.gaussian(landmarks, landmarks)
+    exact = kernel_ridge.solve(one, features, columns, landmarks, rows, 0.2)
+    over_all = kernel_ridge.solve(twice, np.tile(features, (2, 1)), columns, landmarks, rows, 0.2)
+    similar = kernel_ridge.gaussian(landmarks, landmarks)
     np.testing.assert_allclose(similar @ over_all, similar @ exact, atol=1e-5)
 
 
 def test_more_rows_than_are_kept_are_learnt_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(classical_images, "_KEPT", 24)
+    monkeypatch.setattr(kernel_ridge, "_KEPT", 24)
     contents, codes = pictures(20)
     model = fit(task(picture_rows(contents), codes))
     assert model.settings["kept_rows"] == 24

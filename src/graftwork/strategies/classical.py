@@ -1,14 +1,15 @@
 """`classical`: the tuned model without pretrained weights, against which every transfer is judged.
 
-Texts: weighted n-grams under a linear support vector machine. Pictures: hand-made descriptors under
-kernel ridge regression. Every setting is chosen by cross-validation inside the rows of the task,
-whole groups held out together; probabilities are calibrated on the held-out answers.
+Texts: weighted n-grams under a linear support vector machine. Pictures: hand-made descriptors, and
+recordings: log-mel statistics, under kernel ridge regression. Every setting is chosen by
+cross-validation inside the rows of the task, whole groups held out together; probabilities are
+calibrated on the held-out answers.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,9 @@ from graftwork.records import Metric, Notify
 from graftwork.rows import IntArray, Kind
 from graftwork.strategies.base import Task
 
+if TYPE_CHECKING:
+    from graftwork.strategies.kernel_ridge import Recipe
+
 _MANY_ROWS = 2_000
 
 
@@ -33,9 +37,13 @@ class Classical:
     transfers: bool = False
 
     def basis(self, kind: Kind, source: Backbone | None) -> Backbone | None:
-        """The frozen picture descriptors; None for texts, whose weighting is learnt from the rows."""
+        """The frozen descriptors or statistics; None for texts, whose weighting is learnt from the rows."""
         if kind == "text":
             return None
+        if kind == "audio":
+            from graftwork.backbones.logmel import LogMel
+
+            return LogMel()
         from graftwork.backbones.descriptor import Descriptor
 
         return Descriptor()
@@ -46,11 +54,21 @@ class Classical:
             from graftwork.strategies.classical_texts import fit_texts
 
             return fit_texts(task, notify)
-        from graftwork.strategies.classical_images import fit_images
+        from graftwork.strategies.kernel_ridge import fit_features
 
         backbone = self.basis(task.kind, None) if basis is None else basis
         assert backbone is not None
-        return fit_images(task, backbone, notify)
+        return fit_features(task, backbone, _recipe(task.kind), notify)
+
+
+def _recipe(kind: Kind) -> "Recipe":
+    if kind == "audio":
+        from graftwork.strategies.classical_audio import AUDIO
+
+        return AUDIO
+    from graftwork.strategies.classical_images import IMAGES
+
+    return IMAGES
 
 
 @dataclass(frozen=True)
