@@ -9,6 +9,7 @@ import gzip
 import json
 import shutil
 import tempfile
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -113,7 +114,7 @@ def _read(path: Path, options: Any) -> Vectors:
         _require_memory(path, count, width)
         found = _through_gensim(path, form, count)
     matrix: NDArray[np.float32] = found.vectors
-    words: list[str] = found.index_to_key
+    words = list(found.key_to_index)  # index_to_key keeps an empty place for each duplicate
     for start in range(0, len(matrix), _BLOCK):
         good = np.isfinite(matrix[start : start + _BLOCK]).all(axis=1)
         if not good.all():
@@ -137,7 +138,9 @@ def _through_gensim(path: Path, form: str, count: int) -> Any:
     except ImportError as error:
         raise MissingExtra(f"reading word vectors ({path.name})", "words") from error
     try:
-        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, which is refused below
+        # a number beyond float32 becomes infinite, which is refused later; of a file without a first line
+        # that says its size, gensim leaves one handle to the collector
+        with np.errstate(over="ignore"), warnings.catch_warnings(category=ResourceWarning, action="ignore"):
             return KeyedVectors.load_word2vec_format(
                 str(path),
                 binary=form == "word2vec binary",
@@ -177,7 +180,8 @@ def _lines(path: Path, options: Any) -> tuple[int, list[str]]:
             f"{path} is truncated: its first line promises {promised:,} words, it holds {count:,}; fetch it "
             "again, or correct its first line"
         )
-    return count, ([f"{beyond:,} lines come after the promised {promised:,} and are not read"] * bool(beyond))
+    notes = [f"{beyond:,} lines come after the promised {promised:,} and are not read"] if beyond else []
+    return count, notes
 
 
 def _binary_words(path: Path, options: Any) -> int:
