@@ -295,7 +295,7 @@ def test_odd_texts_are_cut_as_their_whole_would_be(models: dict[str, Path], text
     backbone = opened(models["bert"])
     whole = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     ids = backbone.tokenizer.encode(whole).ids
-    _, (found,) = backbone._tokenised(one_text(text).column, range(1), {})
+    _, (found,) = backbone.tokenised(one_text(text).column, range(1), {})
     assert found == ids
     assert np.isfinite(backbone.features(one_text(text)).matrix).all()
 
@@ -305,9 +305,9 @@ def test_the_token_limit_never_exceeds_the_position_table(tmp_path: Path) -> Non
     assert opened(folder).limit == 64
     config = json.loads((folder / "config.json").read_text())
     tiny.write(folder / "config.json", {**config, "model_type": "roberta", "pad_token_id": 1})
-    from graftwork.backbones.texts import _limit
+    from graftwork.backbones.texts import limit_of
 
-    assert _limit(find(str(folder))) == 62
+    assert limit_of(find(str(folder))) == 62
 
 
 def test_everything_that_shapes_the_numbers_changes_the_fingerprint(

@@ -67,7 +67,7 @@ class TextEncoder(Pretrained):
         column = rows.column
         for start in range(0, len(rows), CHUNK):
             stop = min(start + CHUNK, len(rows))
-            positions, tokens = self._tokenised(column, range(start, stop), unreadable)
+            positions, tokens = self.tokenised(column, range(start, stop), unreadable)
             lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
             # at least one step: a text may have no token at all
             padded = np.minimum(np.maximum(-(-lengths // STEP), 1) * STEP, max(self.limit, 1))
@@ -84,9 +84,10 @@ class TextEncoder(Pretrained):
         texts = [" ".join(parts[i % 4] for _ in range(1 + i // 2)) for i in range(16)]
         return Rows([f"made-up {i}" for i in range(16)], {"text": Texts(texts)})
 
-    def _tokenised(
+    def tokenised(
         self, column: Column, index: range, unreadable: dict[int, str]
     ) -> tuple[IntArray, list[list[int]]]:
+        """The readable ones of these rows, and the token numbers of each; the others go into `unreadable`."""
         positions, texts = [], []
         for i in index:
             try:
@@ -150,13 +151,13 @@ def open_texts(
     pooling = "auto" if pooling is None else pooling
     if pooling not in POOLINGS:
         raise RequestError(f"no pooling {pooling!r} for texts; expected one of {', '.join(POOLINGS)}")
-    stated, normalise = _pooling(source)
+    stated, normalise = pooling_of(source)
     config = {
         "pooling": stated if pooling == "auto" else pooling,
         "normalise": normalise,
         "preprocessing": {
             "tokenizer": source.files["tokenizer.json"],
-            "tokens": _limit(source),
+            "tokens": limit_of(source),
             "step": STEP,
         },
     }
@@ -181,7 +182,7 @@ def _stack(tokens: list[list[int]], length: int) -> engine.Arrays:
     return ids, mask
 
 
-def _pooling(source: Source) -> tuple[str, bool]:
+def pooling_of(source: Source) -> tuple[str, bool]:
     """(pooling, whether features are scaled to unit length), as sentence-transformers wrote it, else mean."""
     stated: Mapping[str, Any] = source.json("1_Pooling/config.json")
     names = {"pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max"}
@@ -190,7 +191,7 @@ def _pooling(source: Source) -> tuple[str, bool]:
     return (chosen[0] if chosen else "mean"), any(module.endswith("Normalize") for module in modules)
 
 
-def _limit(source: Source) -> int:
+def limit_of(source: Source) -> int:
     """Tokens that the source takes: what sentence-transformers says, the tokenizer, the position table."""
     config = source.json("config.json")
     said = source.json("sentence_bert_config.json").get("max_seq_length")
