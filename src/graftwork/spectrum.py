@@ -44,7 +44,7 @@ class Spectrum:
 
     @property
     def tall(self) -> bool:
-        return self.features.shape[0] >= self.features.shape[1]
+        return len(self.features) >= len(self.mean)
 
     @cached_property
     def directions(self) -> Float64:
@@ -289,11 +289,11 @@ def _gaussian(values: Float64, inner: Float64, counts: Float64, total: Float64) 
     With A = total scatter + strength, B = A^-1 X'Y the ridge weights and Q = Y'X B (centred), the
     within-class inverse gives W = (A - M diag(n) M')^-1 M = B (diag(n) - Q)^-1 by push-through.
     """
-    weights, offset = _gaussian_map(inner, counts, total)
+    weights, offset = gaussian_map(inner, counts, total)
     return (values - (counts / total)[..., None, :]) @ weights + offset[..., None, :]
 
 
-def _gaussian_map(inner: Float64, counts: Float64, total: Float64) -> tuple[Float64, Float64]:
+def gaussian_map(inner: Float64, counts: Float64, total: Float64) -> tuple[Float64, Float64]:
     present = counts > 1e-9
     safe = np.where(present, counts, 1.0)
     spread = inner - counts[..., :, None] * counts[..., None, :] / total[..., None]
@@ -318,6 +318,6 @@ def discriminant(
     inner = loadings.T @ (spectrum.shrink(strength)[:, None] * loadings)
     counts = class_weights(spectrum, codes, classes)
     total = np.array([spectrum.total])
-    change, offset = _gaussian_map(inner, counts, total)
+    change, offset = gaussian_map(inner, counts, total)
     weights, bias = spectrum.linear(loadings, strength)
     return weights @ change, (bias - counts / total) @ change + offset
