@@ -55,7 +55,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "codeberta": {
         "vocab_size": 52000, "num_hidden_layers": 6, "max_position_embeddings": 514, "type_vocab_size": 1,
     },
-    "bioclinical-modernbert": {},
+    "bioclinical": {},
     "finance-bge": {},
     "distilhubert": DISTILHUBERT,
     "wav2vec2": {},

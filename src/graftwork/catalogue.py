@@ -7,8 +7,9 @@ recipes/catalogue/measure.py counts them.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, get_args
@@ -143,6 +144,21 @@ def licence_note(name: str, licence: str | None) -> str | None:
     if not forbids_commercial_use(licence):
         return None
     return f"the licence of {name} ({licence}) forbids commercial use"
+
+
+def input_in_words(kind: str | None, size: float | None) -> str | None:
+    """What a row is made into: "224 x 224 pixels", "at most 512 tokens", "10.24 seconds"."""
+    if size is None or kind is None:
+        return None
+    words = {"image": f"{size:g} x {size:g} pixels", "text": f"at most {size:g} tokens"}
+    return words.get(kind, f"{size:g} seconds")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """ ", did you mean 'x'?" with the nearest known name; "" where none is near."""
+    lowered = {one.lower(): one for one in known}
+    close = get_close_matches(name.lower(), lowered, n=1)
+    return f", did you mean {lowered[close[0]]!r}?" if close else ""
 
 
 @cache

@@ -15,10 +15,10 @@ MODULES = sorted(SRC.rglob("*.py"))
 ORDER = """
 errors rows records registry paths signatures images sounds datasets sources catalogue seen networks
 backbones store inspection spectrum transferability logistic heads kernel_head model training strategies
-intervals evaluation verdict folds curve unknown pretraining artefact
+intervals evaluation verdict folds curve unknown ranking pretraining artefact
 """.split()
 JOINERS = """
-showing wire words remembered bench report transfer estimator demo inputs doctor console cli
+showing wire words remembered bench checking report transfer estimator demo inputs doctor console cli
 """.split()
 
 

@@ -184,7 +184,7 @@ def test_doctor_says_what_this_machine_can_do() -> None:
         (("fit", "{data}", "-o", "x.graft", "--metric", "speed"), "accuracy"),
         (("predict", "{folder}", "a text"), "no artefact"),
         (("report", "{folder}"), "no artefact"),
-        (("sources", "forget"), "expected list or show"),
+        (("sources", "forget"), "expected list, show, add, check or remove"),
         (("cache", "prune", "--limit", "much"), "500MB"),
         (("demo", "sounds"), "known: digits, text"),
     ],

@@ -1,22 +1,26 @@
 """From a name to a source: where sources are looked for, and what is said where there is none."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from graftwork import paths, registry
+from graftwork import catalogue, paths, registry
 from graftwork.errors import ArtefactError, MissingExtra, RequestError
 from graftwork.rows import Kind
+from graftwork.sources import ledger, pins, registered
 from graftwork.sources.packaged import PACKAGED, packaged
-from graftwork.sources.source import Origin, Source
+from graftwork.sources.reading import read
+from graftwork.sources.source import Source
 
 
 def find(name: str, *, offline: bool = False) -> Source:
-    """The source called `name`: a packaged one, a path, a name under GRAFT_SOURCES, SCHEME:REST or a hub id.
+    """The source called `name`: packaged, SCHEME:REST, a path, registered, in GRAFT_SOURCES, catalogue, hub.
 
-    A hub id may carry a revision: "owner/model@revision". Raises RequestError where there is none of
-    that name or it is of a kind that cannot be used, MissingExtra for one that needs an extra which is
-    not installed, ArtefactError for damaged files, WorkError where the hub does not answer.
+    A hub id may carry a revision: "owner/model@revision". Its first use pins the commit and the files'
+    digests; later ones take that commit. Raises RequestError where there is none of that name or it is of
+    a kind that cannot be used, MissingExtra for one that needs an extra which is not installed,
+    ArtefactError for damaged files and for those that changed since they were pinned or registered,
+    WorkError where the hub does not answer.
     """
     if name in PACKAGED:
         return packaged(name)
@@ -25,47 +29,72 @@ def find(name: str, *, offline: bool = False) -> Source:
     if colon and scheme in registry.names("schemes"):
         made: Source = registry.get("schemes", scheme)(rest, offline=offline)
         return made
-    path = Path(name).expanduser()
-    if path.exists():
-        return read(path.resolve(), name=path.resolve().name)
-    for root in paths.source_folders():
-        if (root / name).exists():
-            return read((root / name).resolve(), name=name)
-    if "/" in name and not name.startswith((".", "/", "~")) and name.count("/") == 1:
-        from graftwork.sources.hub import fetch
-
-        found, revision, licence = fetch(name, offline=offline)
-        return read(found, name=name.partition("@")[0], origin="hub", revision=revision, licence=licence)
-    known = ", ".join(source.name for source in available()) or "none"
+    found = _here(name)
+    if found is not None:
+        return found
+    address = hub_address(name)
+    if address is not None:
+        return from_hub(address, offline=offline)
+    known = known_names()
+    here = ", ".join(source.name for source in available()) or "none"
     raise RequestError(
-        f"no source {name!r}: no such directory, and no folder listed in GRAFT_SOURCES holds it; "
-        f"sources on this machine: {known}"
+        f"no source {name!r}{catalogue.near(name, known)}: no such directory, and no folder listed in "
+        f"GRAFT_SOURCES holds it; sources on this machine: {here}; what else is known: graft sources"
     )
 
 
+def from_hub(address: str, *, offline: bool, afresh: bool = False) -> Source:
+    """A hub model as it was pinned, or pinned now; `afresh` takes and pins what the hub has now.
+
+    address: "owner/model" or "owner/model@revision". See `find` for errors.
+    """
+    from graftwork.sources.hub import fetch
+
+    known = None if afresh else pins.pinned("pins", address)
+    got = fetch(
+        address,
+        offline=offline,
+        pinned=known.place if known else None,
+        files=tuple(known.files) if known else (),
+    )
+    source = _of_hub(address, got.folder, got.revision, got.licence or (known.licence if known else None))
+    pins.settle(address, known, source)
+    return source
+
+
 def available(kind: Kind | None = None) -> list[Source]:
-    """Every readable source on this machine: packaged ones and those under GRAFT_SOURCES, by name."""
-    found = {source.name: source for source in _local()}
+    """Every readable source on this machine, by name.
+
+    Packaged ones, those that were registered, those under GRAFT_SOURCES, and models of the catalogue or
+    pinned ones that are in the hub's cache.
+    """
+    found = {source.name: source for source in (*listed(), *_registered())}
     for name in PACKAGED:
         try:
             found[name] = packaged(name)
         except (MissingExtra, ArtefactError):
             continue  # not installed here; `find` says why when it is asked for by name
+    weights = {source.weights_sha256 for source in found.values()}
+    for source in _cached():
+        if source.weights_sha256 not in weights:  # the same model may also lie in a folder
+            found.setdefault(source.name, source)
     return [found[name] for name in sorted(found) if kind is None or found[name].kind == kind]
 
 
 def choose(kind: Kind) -> tuple[Source, str]:
     """The source that `auto` takes for this kind of data, and a sentence why.
 
-    The only source under GRAFT_SOURCES that fits, else the packaged one. Raises RequestError, naming
-    the candidates, where several fit.
+    The only source registered or under GRAFT_SOURCES that fits, else the packaged one. Raises
+    RequestError, naming the candidates, where several fit.
     """
-    local = [source for source in _local() if source.kind == kind]
+    local = {source.name: source for source in (*listed(), *_registered()) if source.kind == kind}
     if len(local) == 1:
-        return local[0], f"{local[0].name} is the only {kind} source under GRAFT_SOURCES"
+        only = next(iter(local.values()))
+        return only, f"{only.name} is the only {kind} source registered or under GRAFT_SOURCES"
     if local:
-        names = ", ".join(sorted(source.name for source in local))
-        raise RequestError(f"several {kind} sources are at hand: {names}; name one with --source")
+        raise RequestError(
+            f"several {kind} sources are at hand: {', '.join(sorted(local))}; name one with --source"
+        )
     if kind == "text":
         return packaged("minilm"), "minilm is the packaged source for texts"
     if kind == "audio":
@@ -91,7 +120,7 @@ def find_by_digest(
 ) -> Source:
     """The source whose weights have this SHA-256, looked for in `hint`, then everywhere on this machine.
 
-    `name` may be a hub id. Raises RequestError where none has these weights.
+    `name` may be a hub id or a name of the catalogue. Raises RequestError where none has these weights.
     """
     others = set()
     for source in _candidates(hint, name, offline):
@@ -105,31 +134,82 @@ def find_by_digest(
     )
 
 
-def read(
-    path: Path,
-    *,
-    name: str,
-    origin: Origin = "local",
-    revision: str | None = None,
-    licence: str | None = None,
-) -> Source:
-    """The source in a folder or file, by the first registered reader that recognises it.
+def known_names() -> list[str]:
+    """Every name that `find` knows without asking the hub, sorted; nothing is read."""
+    folders = [root for root in paths.source_folders() if root.is_dir()]
+    return sorted(
+        {
+            *PACKAGED,
+            *registered.names(),
+            *(path.name for root in folders for path in root.iterdir()),
+            *(one.name for one in catalogue.entries()),
+            *(one.hub for one in catalogue.entries() if one.hub),
+            *ledger.names("pins"),
+        }
+    )
 
-    Checked as far as is possible without loading it; see `find` for errors.
+
+def in_hub_cache(address: str) -> Path | None:
+    """The folder of a hub model in the hub's cache, as it was pinned where it was; None where it is not."""
+    from graftwork.sources.hub import Fetched, cached, parts
+
+    repository, revision = parts(address)
+    known = pins.pinned("pins", address)
+    found = cached(repository, known.place if known else revision, tuple(known.files) if known else ())
+    return found.folder if isinstance(found, Fetched) else None
+
+
+def peek(address: str) -> Source | None:
+    """A hub model in the hub's cache, None where it is not; nothing is fetched or pinned.
+
+    Raises ArtefactError where it is not as it was pinned.
     """
-    reader = _reader(path)
-    if reader is None:
-        raise ArtefactError(
-            f"{path} has no config.json and is of no other known family; expected a model directory in "
-            "Hugging Face form, or what else graft sources --help names"
-        )
-    found: Source = reader.read(path, name=name, origin=origin, revision=revision, licence=licence)
-    return found
+    folder = in_hub_cache(address)
+    if folder is None:
+        return None
+    known = pins.pinned("pins", address)
+    source = _of_hub(address, folder, folder.name, known.licence if known else None)
+    if known is not None:
+        pins.require_same(known, source)
+    return source
 
 
-def _reader(path: Path) -> Any | None:
-    readers = (registry.get("sources", name) for name in registry.names("sources"))
-    return next((reader for reader in readers if reader.recognises(path)), None)
+def _here(name: str) -> Source | None:
+    """What lies at the path, is registered, or is in a folder of GRAFT_SOURCES, in this order."""
+    if exists(name):
+        path = Path(name).expanduser().resolve()
+        return read(path, name=path.name)
+    found = registered.registered(name)
+    if found is not None:
+        return found
+    for root in paths.source_folders():
+        if exists(root / name):
+            return read((root / name).resolve(), name=name)
+    return None
+
+
+def exists(name: str | Path) -> bool:
+    """Whether it is a path where something lies; a name that can be no path is none."""
+    return os.path.exists(Path(name).expanduser())  # noqa: PTH110  # Path's raises for too long a name
+
+
+def hub_address(name: str) -> str | None:
+    """The catalogue's address of a short name, a hub id as it stands, None for what is neither."""
+    entry = catalogue.entry(name)
+    if entry is not None:
+        return entry.address
+    slashes = name.partition("@")[0].count("/")  # a revision may have its own: refs/pr/2
+    return name if slashes == 1 and not name.startswith((".", "/", "~")) else None
+
+
+def _of_hub(address: str, folder: Path, revision: str, licence: str | None) -> Source:
+    """Read a fetched model, called by its short name where the catalogue has it at this address."""
+    repository = address.partition("@")[0]
+    entry = catalogue.entry(repository)
+    listed = entry is not None and entry.address == address
+    name = entry.name if entry is not None and listed else repository
+    stated = licence or (entry.licence if entry is not None else None)
+    return read(folder, name=name, origin="hub", revision=revision, licence=stated)
 
 
 def _candidates(hint: str | Path | None, name: str | None, offline: bool) -> Iterator[Source]:
@@ -140,11 +220,12 @@ def _candidates(hint: str | Path | None, name: str | None, offline: bool) -> Ite
         except (ArtefactError, RequestError):
             pass  # no source lies there any more; it may lie elsewhere
     yield from available()
-    if name is not None and ("/" in name or name.partition(":")[0] in registry.names("schemes")):
+    if name is not None and (hub_address(name) or name.partition(":")[0] in registry.names("schemes")):
         yield find(name, offline=offline)
 
 
-def _local() -> list[Source]:
+def listed() -> list[Source]:
+    """What lies in the folders of GRAFT_SOURCES; the first folder that has a name wins."""
     found = {}
     for root in reversed(paths.source_folders()):
         for folder in sorted(root.iterdir()) if root.is_dir() else ():
@@ -153,3 +234,29 @@ def _local() -> list[Source]:
             except (ArtefactError, RequestError):
                 continue  # something else lies there; `find` says what is wrong with it
     return list(found.values())
+
+
+def _registered() -> Iterator[Source]:
+    for name in registered.names():
+        try:
+            found = registered.registered(name)
+        except (ArtefactError, RequestError):
+            continue  # changed or gone; `find` and `graft sources` say so
+        if found is not None:
+            yield found
+
+
+def _cached() -> Iterator[Source]:
+    for address in addresses():
+        try:
+            found = peek(address)
+        except (ArtefactError, RequestError):
+            continue  # damaged or changed; `find` says so when it is asked for by name
+        if found is not None:
+            yield found
+
+
+def addresses() -> list[str]:
+    """Hub addresses worth a look: the catalogue's and the pinned ones."""
+    listed = [one.address for one in catalogue.entries() if one.address]
+    return [*listed, *(name for name in ledger.names("pins") if name not in listed)]

@@ -1,19 +1,53 @@
 """A model's files from the Hugging Face hub: configuration, tokenizer and safetensors, never code."""
 
+import errno
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from graftwork.catalogue import entries, near
 from graftwork.errors import ArtefactError, RequestError, WorkError
 from graftwork.sources.huggingface import FILES
 
 TIMEOUT_S = 10.0
+_WEIGHTS = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
-def fetch(name: str, *, offline: bool) -> tuple[Path, str, str | None]:
-    """(folder, resolved commit, licence) of hub model `name`, which may end in "@revision".
+@dataclass(frozen=True)
+class Fetched:
+    """A model's folder in the hub's cache, the commit it is of, and the licence its card states."""
 
-    With `offline` no connection is opened, and RequestError names the file that is missing.
+    folder: Path
+    revision: str
+    licence: str | None
+
+
+def fetch(name: str, *, offline: bool, pinned: str | None = None, files: Collection[str] = ()) -> Fetched:
+    """Hub model `name`, which may end in "@revision", downloaded where it is not in the cache.
+
+    pinned, files: the commit that was pinned and the files it had; where the cache has them, no
+    connection is opened. With `offline` none ever is, and RequestError names the file that is missing.
+    Raises RequestError for a model that is not there or may not be read, WorkError where the hub does
+    not answer.
     """
+    repository, revision = parts(name)
+    if pinned is not None or offline:
+        found = cached(repository, pinned or revision, files)
+        if isinstance(found, Fetched):
+            return found
+        if offline:
+            raise RequestError(
+                f"offline, and {found} of {repository} is not in this machine's hub cache; "
+                "run once without --offline, or name a local directory"
+            )
+    return _download(repository, pinned or revision, pinned is not None)
+
+
+def parts(name: str) -> tuple[str, str | None]:
+    """(repository, revision or None) of "owner/model@revision"; raises RequestError for what is no hub id."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -24,30 +58,31 @@ def fetch(name: str, *, offline: bool) -> tuple[Path, str, str | None]:
         raise RequestError(
             f"{repository!r} is neither a directory here nor a hub id, which looks like owner/model"
         ) from error
-    return _cached(repository, revision or None) if offline else _download(repository, revision or None)
+    return repository, revision or None
 
 
-def _cached(repository: str, revision: str | None) -> tuple[Path, str, str | None]:
+def cached(repository: str, revision: str | None, files: Collection[str] = ()) -> Fetched | str:
+    """The model in the hub's cache, or the name of the first file that is not there.
+
+    files: those it must have; by default a configuration and weights.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     folder: Path | None = None
-    for file in ("config.json", "model.safetensors"):
+    for file in files or ("config.json", _WEIGHTS):
         found = try_to_load_from_cache(repository, file, revision=revision)
-        if not isinstance(found, str) and file == "model.safetensors" and folder is not None:
-            found = try_to_load_from_cache(repository, "model.safetensors.index.json", revision=revision)
+        if not isinstance(found, str) and file == _WEIGHTS and not files:
+            found = try_to_load_from_cache(repository, _INDEX, revision=revision)
         if not isinstance(found, str):
-            raise RequestError(
-                f"offline, and {file} of {repository} is not in this machine's hub cache; "
-                "run once without --offline, or name a local directory"
-            )
-        folder = Path(found).parent
+            return file
+        if folder is None:
+            folder = Path(found).parents[len(PurePosixPath(file).parts) - 1]
     assert folder is not None
-    return folder, folder.name, None
+    return Fetched(folder, folder.name, None)
 
 
-def _download(repository: str, revision: str | None) -> tuple[Path, str, str | None]:
+def _download(repository: str, revision: str | None, pinned: bool) -> Fetched:
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
@@ -57,19 +92,54 @@ def _download(repository: str, revision: str | None) -> tuple[Path, str, str | N
         folder = snapshot_download(
             repository, revision=card.sha, allow_patterns=wanted, etag_timeout=TIMEOUT_S
         )
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise RequestError(
-            f"the hub has no model {repository!r}{f' at {revision}' if revision else ''} that you may read; "
-            "check the spelling, or name a local directory"
-        ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise _unreachable(repository, error) from error
     except Exception as error:
-        # the hub's client changes its HTTP library between versions; each calls its base class so
-        if not any(base.__name__ == "TransportError" for base in type(error).__mro__):
+        said = _explained(repository, revision, pinned, error)
+        if said is None:
             raise
-        raise _unreachable(repository, error) from error
-    return Path(folder), str(card.sha), _licence(card)
+        raise said from error
+    return Fetched(Path(folder), str(card.sha), _licence(card))
+
+
+def _explained(
+    repository: str, revision: str | None, pinned: bool, error: Exception
+) -> RequestError | WorkError | None:
+    """What to say of an error of the hub's client; None for one that is not the hub's."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if isinstance(error, GatedRepoError):
+        return RequestError(
+            f"{repository!r} may be read only by those whom its owner lets; ask at "
+            f"https://huggingface.co/{repository}, log in with: hf auth login, or name another source"
+        )
+    if isinstance(error, RevisionNotFoundError) and pinned:
+        return RequestError(
+            f"the hub has no longer revision {revision} of {repository!r}, which was pinned here; "
+            f"to take what it has now: graft sources add {repository}"
+        )
+    if isinstance(error, RepositoryNotFoundError | RevisionNotFoundError):
+        at = f" at {revision}" if revision else ""
+        return RequestError(
+            f"the hub has no model {repository!r}{at} that you may read{_near(repository)}; check the "
+            "spelling, log in where it is private (hf auth login), or name a local directory"
+        )
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if isinstance(error, HfHubHTTPError) and status in (401, 403):
+        return RequestError(
+            f"the hub does not let you read {repository!r} (HTTP {status}); log in with: hf auth login, "
+            "or name another source"
+        )
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return WorkError(
+            f"{error.filename or 'the disk'}: {error.strerror}; free space, or set HF_HOME to where there is"
+        )
+    # the hub's client changes its HTTP library between versions; each calls its base class so
+    carried = any(base.__name__ == "TransportError" for base in type(error).__mro__)
+    return _unreachable(repository, error) if isinstance(error, OSError) or carried else None
 
 
 def _unreachable(repository: str, error: Exception) -> WorkError:
@@ -80,7 +150,11 @@ def _unreachable(repository: str, error: Exception) -> WorkError:
     )
 
 
-def _choose(repository: str, listed: list[str]) -> list[str]:
+def _near(repository: str) -> str:
+    return near(repository, [one.hub for one in entries() if one.hub])
+
+
+def _choose(repository: str, listed: Sequence[str]) -> list[str]:
     """The few files wanted of a repository's list; only top-level safetensors are weights."""
     weights = [file for file in listed if file.startswith("model") and file.endswith(".safetensors")]
     if not weights:
@@ -90,12 +164,19 @@ def _choose(repository: str, listed: list[str]) -> list[str]:
                 "choose a model with model.safetensors"
             )
         raise ArtefactError(f"{repository} has no model.safetensors; choose another model")
-    whole = ["model.safetensors"] if "model.safetensors" in weights else weights
-    index = [file for file in listed if file == "model.safetensors.index.json" and len(whole) > 1]
+    whole = [_WEIGHTS] if _WEIGHTS in weights else weights
+    index = [file for file in listed if file == _INDEX and len(whole) > 1]
     return [*(file for file in FILES if file in listed), *whole, *index]
 
 
 def _licence(card: Any) -> str | None:
+    """The licence that the card states; where it says "other", the name it gives it."""
     data = getattr(card, "card_data", None)
-    stated = data.get("license") if data is not None else None
+    if data is None:
+        return None
+    stated = data.get("license")
+    if stated == "other":
+        stated = data.get("license_name") or stated
+    if isinstance(stated, list | tuple):
+        stated = ", ".join(map(str, stated))
     return str(stated) if stated else None
