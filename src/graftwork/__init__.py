@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graftwork.choosing import rank
     from graftwork.datasets import load
     from graftwork.errors import GraftworkError, RequestError, WorkError
     from graftwork.estimator import TransferClassifier
@@ -33,6 +34,7 @@ _HOME = {
     "inspect": "inspection",
     "load": "datasets",
     "pretrain": "pretraining",
+    "rank": "choosing",
 }
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "inspect",
     "load",
     "pretrain",
+    "rank",
 ]
 __version__ = "0.1.0"
 

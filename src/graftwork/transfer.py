@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from graftwork import artefact, registry, showing, wire
+from graftwork import artefact, choosing, registry, showing, wire
 from graftwork.backbones import open_backbone
 from graftwork.backbones.base import Backbone, Remarking, labelled_matrix
 from graftwork.bench import Bench, Held
@@ -35,7 +35,7 @@ from graftwork.records import (
 )
 from graftwork.rows import PARTS, PLURAL, UNLABELLED, Dataset, IntArray, Rows
 from graftwork.seen import seen_rows
-from graftwork.sources import choose, find
+from graftwork.sources import Source, choose, find
 from graftwork.store import remember
 from graftwork.strategies.base import Strategy
 from graftwork.unknown import Familiarity
@@ -121,6 +121,7 @@ def fit(
     strategy: str = "probe",
     metric: str | None = None,
     baselines: str = "all",
+    budget: str | float | None = None,
     seed: int = 0,
     pooling: str | None = None,
     resize: str | None = None,
@@ -132,9 +133,11 @@ def fit(
 
     data: whatever `load` takes, or a Dataset. loading: options of `load` (text, file, label, group,
     split, labels). metric: declared before anything is fitted; by default accuracy, or balanced
-    accuracy where classes are unbalanced. Raises RequestError for what the caller can mend.
+    accuracy where classes are unbalanced. source "auto": the only one at hand, or the best by `rank`,
+    for which budget (seconds, or such as "1m") is. Raises RequestError for what the caller can mend.
     """
-    wanted = None if metric is None else _metric(metric)
+    allowed = choosing.budget_seconds(budget)
+    wanted = None if metric is None else known_metric(metric)
     if baselines not in WITHOUT_TRANSFER:
         raise RequestError(f"baselines {baselines!r} is not known; expected all, classical or none")
     clock = _Clock()
@@ -143,8 +146,16 @@ def fit(
         dataset, found = ready(data, seed=seed, notify=notify, **loading)
     declared = wanted or declare_metric(dataset.target.codes[dataset.split.index("train", "validation")])
     bench = Bench(dataset, declared, seed, notify)
+    with clock("ranking"):
+        options: dict[str, Any] = {"pooling": pooling, "resize": resize, "notify": notify}
+        ranks = source == "auto" and recipe.transfers
+        task = bench.task(bench.learning)
+        picked = choosing.picked(task, budget=allowed, offline=offline, **options) if ranks else None
     with clock("features"):
-        opened = open_source(dataset, source, recipe, pooling, resize, offline, notify)
+        if picked is None:
+            opened = open_source(dataset, source, recipe, pooling, resize, offline, notify)
+        else:
+            opened = _opened(dataset, picked.source, picked.reason, **options)
         basis = recipe.basis(dataset.kind, opened[0] if opened else None)
         basis = None if basis is None else remember(basis)
         extraction = _extract(dataset, basis, notify)
@@ -191,6 +202,7 @@ def fit(
         versions=versions(),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         training_curve=training_curve,
+        ranking=None if picked is None else picked.ranking,
     )
     return Outcome(replace(model, settings=settings), result, _probe(dataset, bench.test))
 
@@ -219,6 +231,12 @@ def open_source(
     source, reason = (
         choose(dataset.kind) if name == "auto" else (find(name, offline=offline), "named by the user")
     )
+    return _opened(dataset, source, reason, pooling=pooling, resize=resize, notify=notify)
+
+
+def _opened(
+    dataset: Dataset, source: Source, reason: str, *, pooling: str | None, resize: str | None, notify: Notify
+) -> tuple[Backbone, SourceSummary]:
     if source.kind != dataset.kind:
         raise RequestError(
             f"source {source.name!r} takes {PLURAL[source.kind]}, the data are {PLURAL[dataset.kind]}; "
@@ -279,7 +297,8 @@ def evaluate(
     return assess(truth, answers.probabilities, model.labels, groups=dataset.groups[index], seed=seed)
 
 
-def _metric(name: str) -> Metric:
+def known_metric(name: str) -> Metric:
+    """The metric of that name; raises UnknownName."""
     for known in get_args(Metric):
         if name == known:
             return known  # type: ignore[no-any-return]  # one of Metric's own names

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from graftwork.model import Answers
-from graftwork.records import Assessment, Extraction, LearningCurve, Result, Score, Verdict
+from graftwork.records import Assessment, Extraction, LearningCurve, Ranking, Result, Score, Verdict
 
 
 def score(value: Score) -> dict[str, float | None]:
@@ -83,6 +83,42 @@ def curve(value: LearningCurve | None) -> dict[str, Any] | None:
     }
 
 
+def ranking(value: Ranking) -> dict[str, Any]:
+    """The JSON of `graft rank`. expected_accuracy is of `metric`, whatever that is."""
+    return {
+        "choice": value.choice,
+        "metric": value.metric,
+        "sentence": value.sentence,
+        "p": _number(value.p),
+        "baseline": None if value.baseline is None else score(value.baseline),
+        "rows": value.rows,
+        "budget": value.budget,
+        "seconds": round(value.seconds, 3),
+        "refused": dict(value.refused),
+        "sources": [
+            {
+                "name": one.name,
+                "expected_accuracy": score(one.expected),
+                "probability_best": one.probability_best,
+                "regret": one.regret,
+                "seconds": round(one.seconds, 3),
+                "scores": {
+                    s.name: {"value": _number(s.value), "z": _number(s.z), "p": _number(s.p)}
+                    for s in one.scores
+                },
+                "rows": one.rows,
+                "rows_per_second": one.rows_per_second and round(one.rows_per_second, 1),
+                "memory": one.memory,
+                "width": one.width,
+                "licence": one.licence,
+                "sha256": one.sha256,
+                "reason": one.reason,
+            }
+            for one in value.candidates
+        ],
+    }
+
+
 def result(value: Result) -> dict[str, Any]:
     """The JSON of `graft fit`, without the artefact's path; pictures and texts of rows stay out."""
     data = value.dataset
@@ -102,6 +138,7 @@ def result(value: Result) -> dict[str, Any]:
         "source": None if value.source is None else value.source.name,
         "source_reason": None if value.source is None else value.source.reason,
         "source_notes": [] if value.source is None else list(value.source.notes),
+        "ranking": None if value.ranking is None else ranking(value.ranking),
         "strategy": value.strategy,
         "settings": dict(value.settings),
         "seed": value.seed,
