@@ -1,5 +1,6 @@
 """Name -> factory, read from entry points, so that built-ins and plug-ins come in by the same door."""
 
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
@@ -32,5 +33,6 @@ _SINGULAR: dict[Group, str] = {
 }
 
 
+@cache
 def _table(group: Group) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=f"graftwork.{group}")}

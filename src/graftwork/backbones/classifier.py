@@ -96,9 +96,15 @@ def _tensor(source: Source, name: str) -> NDArray[np.float32] | None:
     from safetensors import safe_open
 
     for file in source.weights:
-        with safe_open(source.folder / file, "pt") as opened:  # torch reads bfloat16, numpy does not
-            if name in opened.keys():
-                return np.asarray(opened.get_tensor(name).float().numpy())
+        with safe_open(source.folder / file, "np") as opened:
+            if name not in opened.keys():
+                continue
+            if opened.get_slice(name).get_dtype() != "BF16":
+                return np.asarray(opened.get_tensor(name), dtype=np.float32)
+        with safe_open(
+            source.folder / file, "pt"
+        ) as opened:  # torch reads bfloat16, and takes seconds to start
+            return np.asarray(opened.get_tensor(name).float().numpy())
     return None
 
 
