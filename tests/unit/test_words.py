@@ -116,6 +116,11 @@ def test_words_not_sorted_by_frequency_count_as_equally_frequent(tmp_path: Path)
     assert any("not sorted" in said for said in backbone.remarks(rows_of(*TEXTS)))
 
 
+def test_characters_in_the_order_of_their_codes_are_not_sorted_by_frequency() -> None:
+    assert Vocabulary(tiny.CHARACTERS).by_frequency
+    assert not Vocabulary(sorted(tiny.CHARACTERS)).by_frequency
+
+
 def test_rarer_words_weigh_more(english: Path) -> None:
     backbone = opened(english, "sif")
     assert (np.diff(backbone.frequencies) < 0).all() and np.isclose(backbone.frequencies.sum(), 1)
@@ -192,7 +197,7 @@ def test_chinese_is_read_by_longest_match_where_the_vectors_are_words() -> None:
         "good",
         "不错",
     ]
-    assert said(words, "中华人民共和国好") == ["中华人民共和国", "好"]
+    assert said([*words, "中华"], "中华人民共和国好中华好") == ["中华人民共和国", "好", "中华", "好"]
 
 
 # what is not known is counted and said
@@ -258,7 +263,7 @@ def test_fewer_words_than_promised_is_truncated_and_more_is_said(tmp_path: Path)
     assert "promises 20 words, it holds 16" in refusal(tiny.word2vec(tmp_path / "v.txt", WORDS, MATRIX, 20))
     backbone = opened(tiny.word2vec(tmp_path / "w.txt", WORDS, MATRIX, 10))
     assert list(backbone.vectors.words) == WORDS[:10]
-    assert "6 lines come after the promised 10" in backbone.vectors.notes[0]
+    assert "after the promised 10, which are not read: 6" in backbone.vectors.notes[0]
     assert backbone.vectors.notes[0] in backbone.remarks(rows_of("good"))
 
 
@@ -268,7 +273,7 @@ def test_first_of_duplicate_words_wins_and_it_is_said(tmp_path: Path) -> None:
     for write, name in ((tiny.word2vec, "v.txt"), (tiny.glove, "g.txt"), (tiny.binary, "v.bin")):
         backbone = opened(write(tmp_path / name, words, matrix), "mean")
         assert np.array_equal(backbone.features(rows_of("good")).matrix[0], matrix[0])
-        assert "2 lines repeat an earlier word" in backbone.vectors.notes[0]
+        assert "repeat an earlier word, whose first vector counts: 2" in backbone.vectors.notes[0]
 
 
 def test_truncated_binary_and_gzip_files_are_refused(tmp_path: Path) -> None:
@@ -294,7 +299,7 @@ def test_another_encoding_is_refused_but_a_cut_word_is_only_said(tmp_path: Path)
     many = [*(f"word{i}" for i in range(200)), "cut"]
     path = tiny.word2vec(tmp_path / "w.txt", many, tiny.vectors(201))
     path.write_bytes(path.read_bytes().replace(b"cut ", "好".encode()[:2] + b" "))
-    assert opened(path).vectors.notes == ("1 words are no valid UTF-8 and match nothing",)
+    assert opened(path).vectors.notes == ("words that are no valid UTF-8 and match nothing: 1",)
 
 
 def test_more_than_the_free_memory_is_refused_naming_what_is_needed(
@@ -356,6 +361,10 @@ def test_file_is_read_once_a_machine_and_later_runs_need_no_gensim(
     assert isinstance(again.vectors.matrix, np.memmap)
     assert np.array_equal(again.vectors.matrix, first.vectors.matrix)
     assert list(again.vectors.words) == list(first.vectors.words)
+
+
+def test_file_is_read_once_a_process(english: Path) -> None:
+    assert opened(english, "mean").vectors is opened(english, "sif").vectors
 
 
 def test_without_gensim_the_extra_is_named(english: Path, monkeypatch: pytest.MonkeyPatch) -> None:

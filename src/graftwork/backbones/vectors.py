@@ -120,7 +120,7 @@ def _read(path: Path, options: Any) -> Vectors:
         if not good.all():
             raise _bad_number(path, text, words[start + int(np.argmin(good))])
     if len(words) < count:
-        notes.append(f"{count - len(words):,} lines repeat an earlier word; the first vector of each counts")
+        notes.append(f"lines that repeat an earlier word, whose first vector counts: {count - len(words):,}")
     foreign = sum(map(_foreign, words))
     if foreign > FOREIGN * len(words):
         raise ArtefactError(
@@ -128,7 +128,7 @@ def _read(path: Path, options: Any) -> Vectors:
             "with: iconv -f gb18030 -t utf-8"
         )
     if foreign:
-        notes.append(f"{foreign:,} words are no valid UTF-8 and match nothing")
+        notes.append(f"words that are no valid UTF-8 and match nothing: {foreign:,}")
     return Vectors(words, matrix, tuple(notes))
 
 
@@ -180,7 +180,7 @@ def _lines(path: Path, options: Any) -> tuple[int, list[str]]:
             f"{path} is truncated: its first line promises {promised:,} words, it holds {count:,}; fetch it "
             "again, or correct its first line"
         )
-    notes = [f"{beyond:,} lines come after the promised {promised:,} and are not read"] if beyond else []
+    notes = [f"lines after the promised {promised:,}, which are not read: {beyond:,}"] if beyond else []
     return count, notes
 
 
