@@ -1,7 +1,9 @@
 """A result in plain words, as the command line prints it."""
 
+from graftwork.catalogue import forbids_commercial_use
 from graftwork.console import table
-from graftwork.records import Assessment, Result, Score
+from graftwork.records import Assessment, Ranking, Result, Score
+from graftwork.report.words import duration, size
 from graftwork.rows import PLURAL
 from graftwork.verdict import in_words
 
@@ -61,3 +63,46 @@ def scores_in_words(assessment: Assessment) -> str:
 
 def _score(score: Score) -> str:
     return f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})"
+
+
+def ranking_in_words(ranking: Ranking) -> str:
+    """A table of the sources, best first; the whole in one sentence; why each stands there, a line each."""
+    metric = ranking.metric.replace("_", " ")
+    head = (
+        "",
+        "source",
+        f"expected {metric}",
+        "best",
+        "regret (points)",
+        "time",
+        "memory",
+        "rows/s",
+        "licence",
+    )
+    rows = [
+        [
+            "*" if one.name == ranking.choice else "",
+            one.name,
+            _score(one.expected),
+            f"{one.probability_best:.0%}",
+            f"{100 * one.regret:.1f}",
+            duration(one.seconds),
+            size(one.memory),
+            "-" if one.rows_per_second is None else f"{one.rows_per_second:,.0f}",
+            _licence(one.licence),
+        ]
+        for one in ranking.candidates
+    ]
+    if ranking.baseline is not None:
+        rows.append(["", "(not transferring)", _score(ranking.baseline), *[""] * 6])
+    why = [[one.name, one.reason] for one in ranking.candidates]
+    why += [[name, f"not looked at: {reason}"] for name, reason in ranking.refused.items()]
+    said = ranking.sentence[:1].upper() + ranking.sentence[1:].rstrip(".") + "."
+    spent = f"{ranking.rows:,} rows looked at in {duration(ranking.seconds)}"
+    return "\n".join([table(head, rows), "", said, "", table(("why", ""), why), "", spent])
+
+
+def _licence(licence: str | None) -> str:
+    if licence is None:
+        return "not stated"
+    return f"{licence} (no commercial use)" if forbids_commercial_use(licence) else licence

@@ -1,5 +1,5 @@
-"""Result -> one self-contained HTML file."""
+"""Result or Ranking -> one self-contained HTML file."""
 
-from graftwork.report.render import render
+from graftwork.report.render import render, render_ranking
 
-__all__ = ["render"]
+__all__ = ["render", "render_ranking"]

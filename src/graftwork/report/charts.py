@@ -49,8 +49,8 @@ def differences(verdict: Verdict) -> tuple[list[Markup], Markup]:
     left, right = axis.at(-verdict.margin), axis.at(verdict.margin)
     band = tag("rect", x=f"{left:g}%", width=f"{right - left:g}%", y=0, height="100%", class_="margin")
     zero = tag("line", x1=f"{axis.at(0):g}%", x2=f"{axis.at(0):g}%", y1=0, y2="100%", class_="zero")
-    strips = [strip(band, zero, _interval(axis, c.difference, c.low, c.high)) for c in verdict.comparisons]
-    return strips, _axis_strip(axis, lambda value: f"{100 * value:+g}".replace("-", "−") if value else "0")
+    strips = [strip(band, zero, interval(axis, c.difference, c.low, c.high)) for c in verdict.comparisons]
+    return strips, axis_strip(axis, lambda value: f"{100 * value:+g}".replace("-", "−") if value else "0")
 
 
 def models(scores: Sequence[Score]) -> tuple[list[Markup], Markup]:
@@ -61,8 +61,8 @@ def models(scores: Sequence[Score]) -> tuple[list[Markup], Markup]:
         tag("line", x1=f"{axis.at(t):g}%", x2=f"{axis.at(t):g}%", y1=0, y2="100%", class_="grid")
         for t in axis.ticks(5)
     ]
-    strips = [strip(*lines, _interval(axis, s.value, s.low, s.high)) for s in scores]
-    return strips, _axis_strip(axis, dict(_shares(axis)).__getitem__)
+    strips = [strip(*lines, interval(axis, s.value, s.low, s.high)) for s in scores]
+    return strips, axis_strip(axis, dict(shares(axis)).__getitem__)
 
 
 def share_bar(score: Score) -> Markup:
@@ -95,7 +95,7 @@ def calibration(bins: Sequence[CalibrationBin]) -> Markup:
     low = max(0.0, min(low, 0.9))
     x = Axis(low, 1.0, LEFT, WIDTH - RIGHT)
     y = Axis(low, 1.0, HEIGHT - BOTTOM, TOP)
-    ticks = _shares(x)
+    ticks = shares(x)
     at = [(x.at(b.confidence), y.at(b.accuracy)) for b in bins]
     gaps = [
         tag("line", x1=px, x2=px, y1=y.at(b.confidence), y2=py, class_="gap")
@@ -127,7 +127,7 @@ def learning(curve: LearningCurve) -> Markup:
             x,
             y,
             _apart(x, [(float(s), str(s)) for s in sizes], 24),
-            _shares(y),
+            shares(y),
             "labels a class",
             metric_name(curve.metric),
         )
@@ -170,12 +170,13 @@ _ICONS = {
     "hurt": "M12 4v15M5 13l7 7 7-7",
     "undecided": "M3 14c3-6 6-6 9-2s6 4 9-2",
     "none": "M4 12h16",
+    "chosen": "M4 13l5.5 5.5L20 6",
     "warning": "M12 3L2 20.5h20zM12 10v4.5M12 17.6v.1",
 }
 
 
 def icon(name: str) -> Markup:
-    """The sign beside a headline: an arrow up or down, a wave, a dash, a warning triangle."""
+    """The sign beside a headline: an arrow up or down, a wave, a dash, a tick, a warning triangle."""
     return tag("svg", tag("path", d=_ICONS[name]), class_="icon", viewBox="0 0 24 24", aria_hidden="true")
 
 
@@ -267,14 +268,16 @@ def _line(at: list[Point], index: int, *, marked: bool = True) -> list[Markup]:
     return [*drawing, scatter(at, index, f"point c{index % COLOURS}")] if marked else drawing
 
 
-def _interval(axis: Axis, value: float, low: float, high: float) -> Markup:
+def interval(axis: Axis, value: float, low: float, high: float) -> Markup:
+    """A value and its whisker on a strip; nothing where one of them is missing."""
     if not all(map(math.isfinite, (value, low, high))):
         return Markup("")
     dot = tag("circle", cx=f"{axis.at(value):g}%", cy=14, r=5, class_="dot")
     return whisker(axis.at(low), axis.at(high), 14.0) + dot
 
 
-def _axis_strip(axis: Axis, shown: Callable[[float], str]) -> Markup:
+def axis_strip(axis: Axis, shown: Callable[[float], str]) -> Markup:
+    """The numbers below strips."""
     ticks = [t for t in axis.ticks(5) if 4 <= axis.at(t) <= 96]
     return strip(
         *(tag("text", shown(t), x=f"{axis.at(t):g}%", y=13, text_anchor="middle") for t in ticks),
@@ -283,7 +286,7 @@ def _axis_strip(axis: Axis, shown: Callable[[float], str]) -> Markup:
     )
 
 
-def _shares(axis: Axis) -> list[tuple[float, str]]:
+def shares(axis: Axis) -> list[tuple[float, str]]:
     """Ticks as percentages, with a decimal only where the steps need one."""
     ticks = axis.ticks(5)
     whole = all(abs(100 * t - round(100 * t)) < 1e-6 for t in ticks)

@@ -15,8 +15,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from graftwork.records import Assessment, Mistake, Result, Verdict
-from graftwork.report import charts, words
+from graftwork.catalogue import forbids_commercial_use
+from graftwork.records import Assessment, Mistake, Ranking, Result, Verdict
+from graftwork.report import charts, ranking_chart, words
 from graftwork.verdict import in_words
 
 MATRIX_CLASSES = 20
@@ -34,14 +35,12 @@ _HERE = Path(__file__).parent
 
 def render(result: Result) -> str:
     """One self-contained HTML5 document (UTF-8), the verdict first. `result` is not changed."""
-    style = (_HERE / "page.css").read_text(encoding="utf-8")
     return (
         _environment()
         .get_template("page.html")
         .render(
+            **_style(),
             result=result,
-            style=Markup(style),
-            style_digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
             sections=_sections(result),
             models={_own_name(result): result.assessment, **result.baselines},
             metrics=_metrics(result),
@@ -62,6 +61,17 @@ def render(result: Result) -> str:
     )
 
 
+def render_ranking(ranking: Ranking, name: str) -> str:
+    """One self-contained HTML5 document (UTF-8) on which source to start from; name: of the dataset."""
+    return _environment().get_template("ranking_page.html").render(**_style(), ranking=ranking, name=name)
+
+
+def _style() -> dict[str, Markup | str]:
+    style = (_HERE / "page.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return {"style": Markup(style), "style_digest": digest}
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -72,7 +82,16 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["own"] = words.isolated
-    environment.globals.update(words=words, charts=charts, in_words=in_words, heat=heat, plain=plain, zip=zip)
+    environment.globals.update(
+        words=words,
+        charts=charts,
+        chart=ranking_chart,
+        forbids_commercial_use=forbids_commercial_use,
+        in_words=in_words,
+        heat=heat,
+        plain=plain,
+        zip=zip,
+    )
     return environment
 
 
@@ -87,6 +106,7 @@ def _sections(result: Result) -> dict[str, str]:
     parts = [
         ("verdict", "Verdict", True),
         ("scores", "Scores", True),
+        ("source", "Source", result.ranking is not None),
         ("data", "Data", True),
         ("confusion", "Confusions", answered),
         ("classes", "Classes", bool(result.assessment.classes)),

@@ -13,6 +13,16 @@ SHARES = frozenset({"accuracy", "balanced_accuracy", "macro_f1", "f1", "recall",
 
 NAMES = {"log_loss": "log-loss", "macro_f1": "macro-F1", "auroc": "AUROC"}
 LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error"})
+SCORES = {
+    "evidence": "log evidence",
+    "h_score": "H-score",
+    "ridge": "ridge, leave-one-out R²",
+    "discriminant": "discriminant, leave-one-out log-likelihood",
+    "log_loss": "linear head, leave-one-out log-likelihood",
+    "knn": "nearest neighbours, cross-fitted",
+    "nce": "NCE",
+    "leep": "LEEP",
+}
 UNMEASURED = "n/a"
 _KEPT_FORMATS = "\u200c\u200d"  # the joiners that Persian, Indic scripts and emoji are written with
 _MINUS = re.compile(r"(?<![^\s(])-(?=\d)")
@@ -111,3 +121,21 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(amount: float) -> str:
+    """Bytes in the unit that reads best: 820 kB, 8.9 MB, 1.2 GB."""
+    for exponent, unit in ((9, "GB"), (6, "MB"), (3, "kB")):
+        if amount >= 10**exponent:
+            return f"{amount / 10**exponent:.{0 if amount >= 10 ** (exponent + 2) else 1}f} {unit}"
+    return count(int(amount), "byte")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number of no unit: −0.412."""
+    return f"{value:.{digits}f}".replace("-", "−") if math.isfinite(value) else UNMEASURED
+
+
+def score_title(name: str) -> str:
+    """A transferability score's name in words."""
+    return SCORES.get(name, visible(name).replace("_", " "))
