@@ -295,15 +295,16 @@ class Augmentation:
         return grid + waves(n, side, self.elastic, generator) if self.elastic else grid
 
 
-AUGMENTATIONS: dict[tuple[str, bool], Augmentation | None] = {
-    ("none", False): None,
-    ("none", True): None,
-    ("light", False): Augmentation(rotate=4, scale=0.08, shift=0.04, contrast=0.1, mirror=True),
-    ("light", True): Augmentation(rotate=4, scale=0.06, shear=0.06, shift=0.03),
-    ("strong", False): Augmentation(12, 0.2, 0.08, 0.1, 0.08, 0.02, 0.5, 0.25, 0.02, True),
-    ("strong", True): Augmentation(10, 0.12, 0.1, 0.18, 0.05, 0.05, 0.25, 0.2, 0.04),
+AUGMENTATIONS: dict[tuple[str, str], Augmentation | None] = {
+    **{("none", frame): None for frame in ("whole", "ink", "sound")},
+    ("light", "whole"): Augmentation(rotate=4, scale=0.08, shift=0.04, contrast=0.1, mirror=True),
+    ("light", "ink"): Augmentation(rotate=4, scale=0.06, shear=0.06, shift=0.03),
+    ("light", "sound"): Augmentation(scale=0.04, aspect=0.06, shift=0.03, contrast=0.1, noise=0.03),
+    ("strong", "whole"): Augmentation(12, 0.2, 0.08, 0.1, 0.08, 0.02, 0.5, 0.25, 0.02, True),
+    ("strong", "ink"): Augmentation(10, 0.12, 0.1, 0.18, 0.05, 0.05, 0.25, 0.2, 0.04),
+    ("strong", "sound"): Augmentation(0, 0.08, 0.1, 0, 0.06, 0.02, 0.5, 0.2, 0.06),
 }
-"""(how much, whether the pictures are ink on a ground) -> augmentation."""
+"""(how much, how a compact network frames what it sees) -> augmentation; sounds are never turned."""
 
 
 def warp(pictures: Tensor, grid: Tensor) -> Tensor:

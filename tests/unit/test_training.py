@@ -125,9 +125,9 @@ def test_nothing_is_held_out_of_one_row_a_class() -> None:
 
 
 @pytest.mark.parametrize("amount", sorted({amount for amount, _ in AUGMENTATIONS} - {"none"}))
-@pytest.mark.parametrize("ink", [False, True])
-def test_distortions_keep_shape_and_range_and_follow_the_seed(amount: str, ink: bool) -> None:
-    augment = AUGMENTATIONS[amount, ink]
+@pytest.mark.parametrize("frame", ["whole", "ink", "sound"])
+def test_distortions_keep_shape_and_range_and_follow_the_seed(amount: str, frame: str) -> None:
+    augment = AUGMENTATIONS[amount, frame]
     assert augment is not None
     pictures = torch.rand(6, 3, 20, 20, generator=torch.Generator().manual_seed(5))
     first, again, other = (augment(pictures, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))

@@ -3,7 +3,8 @@
 A picture is either ink on a ground (a letter, a digit, a drawing) or anything else. Of ink only the
 shape matters: the ground is the median of the picture's border and becomes black, the ink becomes
 white whatever it was, and the square around the ink, with a margin, is resized to the network's
-input. Any other picture is resized whole. Which of the two is part of the config and the fingerprint.
+input. Any other picture is resized whole. A recording is looked at as its log-mel spectrogram. Which of
+these it is, is part of the config and the fingerprint.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from math import ceil, floor
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from PIL import Image
 from torch import nn
 
 from graftwork.backbones.base import BackboneState, Options
+from graftwork.backbones.logmel import listen, picture
 from graftwork.errors import ArtefactError, Unreadable
 from graftwork.images import decode
 from graftwork.networks import CompactConfig, CompactNet, channels_last, folded
@@ -38,16 +40,19 @@ _BATCH = 16
 _CHUNK = 512
 
 
+Frame = Literal["ink", "whole", "sound"]
+
+
 @dataclass(frozen=True)
 class Preparation:
     """How a picture becomes the network's input.
 
-    frame: "ink" (the square around the ink, the ink white on black) or "whole" (squeezed to a square).
-    margin: added around the ink, as a share of its longer side. threshold: what counts as ink, as a
-    share of the strongest.
+    frame: "ink" (the square around the ink, the ink white on black), "whole" (squeezed to a square) or
+    "sound" (a recording's log-mel spectrogram, squeezed to a square). margin: added around the ink, as a
+    share of its longer side. threshold: what counts as ink, as a share of the strongest.
     """
 
-    frame: Literal["ink", "whole"]
+    frame: Frame
     margin: float = 0.14
     threshold: float = 0.15
 
@@ -58,10 +63,10 @@ class Preparation:
             found = cls(**config)
         except TypeError as error:
             raise ArtefactError(f"the preparation of a compact network is incomplete ({error})") from error
-        if found.frame not in ("ink", "whole"):
+        if found.frame not in get_args(Frame):
             raise ArtefactError(
-                f"the preparation of a compact network has frame {found.frame!r}; expected 'ink' or 'whole'. "
-                "Was it made by a newer graftwork? Install that one"
+                f"the preparation of a compact network has frame {found.frame!r}; expected one of "
+                f"{', '.join(get_args(Frame))}. Was it made by a newer graftwork? Install that one"
             )
         return found
 
@@ -107,7 +112,10 @@ def _framed(strength: NDArray[np.float32], size: int, preparation: Preparation) 
 
 
 def read_picture(rows: Rows, config: CompactConfig, preparation: Preparation, i: int) -> NDArray[np.uint8]:
-    """Row i decoded and prepared; raises Unreadable."""
+    """Row i decoded and prepared, (channels, size, size) uint8; raises Unreadable."""
+    if preparation.frame == "sound":
+        with rows.column.open(i) as file:
+            return np.repeat(picture(listen(file), config.size)[None], config.channels, axis=0)
     # the ink may fill a small part of a large picture
     wanted = config.size * (4 if preparation.frame == "ink" else 2)
     return prepare(decode(rows.column.read(i), wanted), config, preparation)
@@ -115,7 +123,7 @@ def read_picture(rows: Rows, config: CompactConfig, preparation: Preparation, i:
 
 @dataclass(frozen=True)
 class Compact:
-    """A compact network without its classifier: pictures -> pooled features.
+    """A compact network without its classifier: pictures, or recordings as pictures -> pooled features.
 
     arrays: the network's weights by name, float32. source: where they come from, None where they
     were trained here and belong to the model.
@@ -128,7 +136,7 @@ class Compact:
 
     @property
     def kind(self) -> Kind:
-        return "image"
+        return "audio" if self.preparation.frame == "sound" else "image"
 
     @property
     def width(self) -> int:

@@ -1,8 +1,8 @@
 """`scratch`: a network with fresh weights, trained on the task's rows alone. The honest rival of transfer.
 
-Pictures: the compact network, at a resolution that suits them. Texts: the subword network. It learns
-for as many epochs as the rows ask for and the time allows, and keeps the epoch that did best on held
-rows where there are enough of them to hold some out.
+Pictures: the compact network, at a resolution that suits them; recordings: the same on log-mel
+spectrograms. Texts: the subword network. It learns for as many epochs as the rows ask for and the time
+allows, and keeps the epoch that did best on held rows where there are enough of them to hold some out.
 """
 
 import tempfile
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from graftwork.backbones.base import Backbone, labelled_matrix
 from graftwork.backbones.compact import Compact, Preparation, open_compact, read_picture, weights
+from graftwork.backbones.logmel import BANDS
 from graftwork.backbones.subwords import Subwords, batches, read_tokens
 from graftwork.errors import RequestError, Unreadable
 from graftwork.heads import LinearHead, temperature
@@ -42,7 +43,7 @@ SECONDS = 20.0
 Amount = Literal["none", "light", "strong"]
 T = TypeVar("T")
 
-STEPS: dict[Kind, int] = {"image": 1_200, "text": 400}
+STEPS: dict[Kind, int] = {"image": 1_200, "text": 400, "audio": 1_200}
 """A few rows are seen again until this many steps are made."""
 
 FEWEST_TO_HOLD_OUT = 200
@@ -163,7 +164,7 @@ def made_of_pictures(
     return Made(
         network,
         some,
-        AUGMENTATIONS[amount, preparation.frame == "ink"],
+        AUGMENTATIONS[amount, preparation.frame],
         lambda: Compact(config, preparation, weights(network)),
         {"family": "compact", **config.to_json(), "preparation": asdict(preparation)},
     )
@@ -226,8 +227,11 @@ def suited(rows: Rows) -> tuple[CompactConfig, Preparation]:
     """The network and preparation for such pictures, from a look at 48 of them; raises Unreadable.
 
     32 pixels a side for small pictures, 64 for others. Ink on a ground is what is grey and has a
-    border of mostly one value.
+    border of mostly one value. Recordings are all looked at as spectrograms of 64 bands.
     """
+    if rows.kind == "audio":
+        # as in a drawing: at which pitch and when something sounds says as much as that it does
+        return compact_config(1, BANDS, cells=4), Preparation("sound")
     index = np.unique(np.linspace(0, len(rows) - 1, _LOOKED_AT).astype(int))
     looked_at = [_named(rows, int(i), lambda i: decode(rows.column.read(i), 128)) for i in index]
     pictures = [np.asarray(picture, dtype=np.float32) for picture in looked_at]
