@@ -84,7 +84,7 @@ class Audio(Pretrained):
         contents = []
         for i in range(engine.SAMPLE // 4):
             noise = rng.normal(size=3000 * (i + 1)).astype(np.float32)
-            tone = np.convolve(noise, np.hanning(2 + i), "same") * np.sin(np.linspace(0, 20, len(noise)))
+            tone = np.convolve(noise, np.hanning(3 + i), "same") * np.sin(np.linspace(0, 20, len(noise)))
             contents.append(sounds.encode(tone / np.abs(tone).max(), 16_000))
         return Rows([f"made-up {i}" for i in range(len(contents))], {"audio": Contents("audio", contents)})
 

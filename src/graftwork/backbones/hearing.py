@@ -29,9 +29,10 @@ MOST_SECONDS = 300.0
 class Waves:
     """The samples themselves (wav2vec 2.0, Baevski et al. 2020, and its kin): (1, samples) float32.
 
-    normalise: to zero mean and unit variance over the window. Filled up with silence to least +
-    k * step samples, which is a whole number of the network's frames: no sample is left over, no frame
-    is all silence, and there are few different lengths (the engine keeps a plan for each).
+    normalise: to zero mean and unit variance over the window. Cut to least + k * step samples, the
+    network's whole frames: no output sees what comes after them (but for the statistics over time of
+    encoders with group norm, and less than a frame of them), and there are few different lengths, for
+    each of which the engine keeps a plan. A shorter window is filled up with silence.
     """
 
     rate: int
@@ -44,8 +45,9 @@ class Waves:
     def hear(self, samples: Samples) -> Arrays:
         if self.normalise:
             samples = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
-        steps = max(0, -(-(len(samples) - self.least) // self.step))
-        return (np.pad(samples, (0, self.least + steps * self.step - len(samples)))[None],)
+        steps = max(0, len(samples) - self.least) // self.step
+        whole = samples[: self.least + steps * self.step]
+        return (np.pad(whole, (0, max(0, self.least - len(whole))))[None],)
 
     def example(self) -> Arrays:
         return (np.zeros((1, self.least + 49 * self.step), np.float32),)
@@ -163,13 +165,15 @@ def _waves(config: Mapping[str, Any], extractor: Mapping[str, Any]) -> Waves:
         reach += (kernel - 1) * hop
         hop *= stride
     squeeze = config.get("squeeze_factor", 1)  # SEW joins so many frames into one
+    rate, least, step = int(extractor["sampling_rate"]), reach + (squeeze - 1) * hop, squeeze * hop
+    steps = max(0, round((WINDOW_SECONDS * rate - least) / step))
     return Waves(
-        rate=int(extractor["sampling_rate"]),
-        seconds=WINDOW_SECONDS,
+        rate=rate,
+        seconds=(least + steps * step) / rate,  # so that a full window is not cut
         most=round(MOST_SECONDS / WINDOW_SECONDS),
         normalise=bool(extractor.get("do_normalize", True)),
-        least=reach + (squeeze - 1) * hop,
-        step=squeeze * hop,
+        least=least,
+        step=step,
     )
 
 
