@@ -35,9 +35,21 @@ def vit(folder: Path, seed: int = 0) -> Path:
 
 def bert(folder: Path, seed: int = 0, normalise: bool = True, tokens: int = 24) -> Path:
     """A text encoder with mean pooling, laid out as sentence-transformers does."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel
 
+    config = BertConfig(
+        vocab_size=wordpiece(folder, normalise, tokens), hidden_size=16, num_hidden_layers=2,
+        num_attention_heads=2, intermediate_size=32, max_position_embeddings=64,
+    )  # fmt: skip
+    _save(folder, BertModel, config, seed)
+    return folder
+
+
+def wordpiece(folder: Path, normalise: bool = True, tokens: int = 24) -> int:
+    """A text encoder's tokenizer and what says how it is pooled, without weights; how many words it knows."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    folder.mkdir(parents=True, exist_ok=True)
     vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
@@ -45,17 +57,12 @@ def bert(folder: Path, seed: int = 0, normalise: bool = True, tokens: int = 24) 
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=64,
-    )  # fmt: skip
-    _save(folder, BertModel, config, seed)
     tokenizer.save(str(folder / "tokenizer.json"))
     write(folder / "sentence_bert_config.json", {"max_seq_length": tokens})
     write(folder / "1_Pooling" / "config.json", {"pooling_mode_mean_tokens": True})
     kinds = ["Transformer", "Pooling", *(["Normalize"] if normalise else [])]
     write(folder / "modules.json", [{"type": f"sentence_transformers.models.{kind}"} for kind in kinds])
-    return folder
+    return len(vocabulary)
 
 
 def processor(resize: int | list[int], crop: int | None, **changes: Any) -> dict[str, Any]:

@@ -133,16 +133,16 @@ class Sounds:
         with column.open(i) as file:
             heard = windows(file, self._ear.rate, self._ear.seconds, self._ear.most)
         for samples in heard:
-            yield self._given(self._ear.hear(samples)[0])
+            yield self._given(*self._ear.hear(samples))
 
     def example(self) -> Given:
-        return self._given(self._ear.example()[0])
+        return self._given(*self._ear.hear(np.zeros(1, np.float32)))
 
     @cached_property
     def _ear(self) -> Ear:
         return ear(self.settings["heard"])
 
-    def _given(self, values: NDArray[np.float32]) -> Given:
+    def _given(self, values: NDArray[np.float32], *sound: NDArray[np.int64]) -> Given:
         rank = len(self.tensor.shape)
         if self.settings["form"] in ("samples", "stream"):
             values = values.reshape((1,) * (rank - 1) + (-1,))
@@ -150,7 +150,10 @@ class Sounds:
         for one in self.graph.inputs:
             if one.name != self.tensor.name:  # attention_mask: all of the window is sound
                 feeds[one.name] = np.ones(values.shape[:2], one.dtype)
-        return Given(feeds)
+        if self.settings["heard"]["ear"] != "logmel":
+            return Given(feeds)
+        # Whisper hears half a minute, of which so many steps of two frames hold sound
+        return Given(feeds, np.arange(values.shape[-1] // 2) < sound[0])
 
 
 def settings_of(source: Source, graph: Graph, entry: Entry, *, fit: bool) -> tuple[dict[str, Any], list[str]]:

@@ -1,5 +1,6 @@
 """One ONNX network ready to run: opened by onnxruntime on one thread, its errors said in one line."""
 
+import re
 import threading
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +15,7 @@ from graftwork.sources.onnx_graph import Graph, read_graph
 
 Feeds = Mapping[str, NDArray[Any]]
 _KEPT = 4
+_PLACE = re.compile(r"Load model from .*? failed: ?|\S*/onnxruntime_src/\S+ .*?\) ")
 _sessions: dict[tuple[str, ...], "Network"] = {}
 _lock = threading.Lock()
 
@@ -136,6 +138,8 @@ def _reason(error: Exception) -> str:
     """The runtime's message without its own code's places, cut to a line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = lines[0] if lines else type(error).__name__
-    said = said.partition("[ONNXRuntimeError] : ")[2] or said
+    for noise in ("[ONNXRuntimeError] : ", "Status Message: "):
+        said = said.partition(noise)[2] or said
+    said = _PLACE.sub("", said).rpartition(" was false. ")[2]
     parts = [part for part in said.split(" : ") if not part.isdigit() and not part.isupper()]
     return " : ".join(parts)[:300].strip(" .:")
