@@ -21,12 +21,13 @@ from graftwork.signatures import looks_like
 Samples = NDArray[np.float32]
 RATE = 16_000
 """Samples a second that most networks for speech and sound take."""
+RATES = range(100, 1_000_001)
+"""Samples a second that a recording may have."""
 
 DECODERS = f"soundfile {soundfile.__libsndfile_version__} soxr {soxr.__version__}"
 """What decides the samples that a file gives; for fingerprints."""
 
 _BLOCK = 1 << 18
-_RATES = range(100, 1_000_001)
 _LEAST_REST = 0.1
 # Floating-point files may overshoot a little; sixteen times full scale is another scale
 _LOUDEST = 16.0
@@ -162,7 +163,7 @@ def _not_a_sound(head: bytes) -> str:
 def _refuse_strange(sound: soundfile.SoundFile) -> None:
     if sound.frames <= 0:
         raise Unreadable("holds no samples (a header and nothing after it)")
-    if sound.samplerate not in _RATES:
+    if sound.samplerate not in RATES:
         raise Unreadable(f"is damaged (a sample rate of {sound.samplerate:,} Hz)")
     if sound.frames >= _UNKNOWN_FRAMES:
         raise Unreadable(

@@ -78,7 +78,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], str]] = {
     "parts without classes": (folder("train/1.png", "test/2.png"), "test, train and no train folder"),
     "only a test folder": (folder("test/a/1.png", "test/b/1.png"), "holds test and no train folder"),
     "texts in folders": (texts_in_folders, "no pictures .*1 .txt.*table"),
-    "links out": (links_only, "only links that lead out of it .1.; expected the pictures"),
+    "links out": (links_only, "only links that lead out of it .1.; expected the pictures or"),
     "no table": (write("x", "data.docx"), "a .docx file; expected a folder of class folders, or a table"),
     "zero bytes": (write(""), "is empty; expected a header"),
     "blank": (write("\n  \n"), "is empty; expected a header"),

@@ -10,9 +10,11 @@ from graftwork.datasets.assemble import assemble
 from graftwork.datasets.columns import Asked
 from graftwork.datasets.digest import dataset_digest
 from graftwork.datasets.encoding import decode_text
-from graftwork.datasets.folders import PICTURES, entries, find_pictures, labelled_pictures, readable_name
+from graftwork.datasets.folders import entries, find_files, labelled_files, readable_name
 from graftwork.datasets.from_tables import as_parts, dataset_of_tables, part_tables, rows_of_table
 from graftwork.datasets.items import column_of, kind_of, name_of
+from graftwork.datasets.kinds import CALLED
+from graftwork.datasets.kinds import SUFFIXES as FILES_OF
 from graftwork.datasets.tables import SUFFIXES, Table, from_frame, is_table, read_table
 from graftwork.errors import RequestError
 from graftwork.rows import Column, Dataset, Files, Kind, Part, Rows, Texts
@@ -35,7 +37,8 @@ def load(
 
     data: a folder of class folders; a folder of train/ validation/ test/ with class folders; a CSV,
     TSV, Parquet or JSON-lines file; a folder of such tables named train, validation, test; a pandas
-    or pyarrow table; or a list of texts, paths, PIL images or arrays together with `labels`.
+    or pyarrow table; or a list of texts, paths, PIL images, arrays, or recordings as (samples, rate)
+    together with `labels`.
     text, file, label, group, split: names of columns, where guessing would be a guess; with a list,
     group and split are sequences, one value an item.
 
@@ -63,16 +66,17 @@ def load(
     unused = [f"--{role}" for role, column in vars(asked).items() if column is not None]
     if unused:
         verb = "names a column" if len(unused) == 1 else "name columns"
-        raise RequestError(f"{' and '.join(unused)} {verb}, but {path} is a folder of pictures, no table")
-    found = labelled_pictures(path)
-    rows = Rows(
-        [readable_name(p.relative_to(path)) for p in found.files], {"image": Files("image", found.files)}
-    )
+        beside = next((Path(e.path) for e in entries(path) if is_table(Path(e.path))), None)
+        hint = "" if beside is None else f"; name the table in it: {beside}"
+        raise RequestError(f"{' and '.join(unused)} {verb}, but {path} is a folder of files, no table{hint}")
+    found = labelled_files(path)
+    names = [readable_name(p.relative_to(path)) for p in found.files]
+    rows = Rows(names, {found.kind: Files(found.kind, found.files)})
     return assemble(name or path.resolve().name, rows, found.labels, found.parts, notes=found.notes)
 
 
 def rows_from_items(items: Sequence[Any], kind: Kind) -> Rows:
-    """Unlabelled rows of texts, or of pictures given as paths, bytes, PIL images or arrays.
+    """Unlabelled rows of texts, or of pictures or recordings in any form that `column_of` takes.
 
     Raises RequestError where an item is of another kind; a missing file shows when it is read.
     """
@@ -82,7 +86,7 @@ def rows_from_items(items: Sequence[Any], kind: Kind) -> Rows:
 
 
 def rows_from_path(path: str | Path, kind: Kind, *, text: str | None = None, file: str | None = None) -> Rows:
-    """Unlabelled rows in a picture, a text file (one text), a folder of either, or a table.
+    """Unlabelled rows in a picture, a recording, a text file (one text), a folder of such, or a table.
 
     Folders are searched recursively. Raises RequestError where nothing of that kind is found.
     """
@@ -90,14 +94,14 @@ def rows_from_path(path: str | Path, kind: Kind, *, text: str | None = None, fil
     if path.is_dir():
         return _rows_in_folder(path, kind)
     if is_table(path):
-        rows = rows_of_table(read_table(path), text, file)
+        rows = rows_of_table(read_table(path), kind, text, file)
         if rows.kind != kind:
-            what = {"image": "pictures (--file)", "text": "texts (--text)"}
+            what = {"image": "pictures (--file)", "text": "texts (--text)", "audio": "recordings (--file)"}
             raise RequestError(f"{path} gives {what[rows.kind]}; expected {what[kind]}: name that column")
         return rows
     if kind == "text":
         return Rows([readable_name(path)], {"text": Texts([_whole_text(path)])})
-    return Rows([readable_name(path)], {"image": Files("image", [path])})
+    return Rows([readable_name(path)], {kind: Files(kind, [path])})
 
 
 def _one_name(role: str, value: str | Sequence[Any] | None) -> str | None:
@@ -153,17 +157,16 @@ def _from_items(items: Any, labels: Sequence[Any], group: Any, split: Any, name:
 
 
 def _rows_in_folder(folder: Path, kind: Kind) -> Rows:
-    if kind == "image":
-        files = [p for p in find_pictures(folder, folder).files if p.suffix.lower() in PICTURES]
-        column: Column = Files("image", files)
-    else:
+    files = [p for p in find_files(folder, folder).files if p.suffix.lower() in FILES_OF[kind]]
+    if kind == "text":  # find_files takes texts for notes about the files beside them
         files = sorted(p for p in folder.rglob("*.txt") if p.is_file() and not p.name.startswith("."))
-        column = Texts([_whole_text(p) for p in files])
     if not files:
-        expected = "pictures (.jpg, .png and the like)" if kind == "image" else "texts (.txt files)"
+        such = {"image": ".jpg, .png and the like", "text": ".txt files", "audio": ".wav, .mp3 and the like"}
         raise RequestError(
-            f"{folder} holds no {expected.split(' ')[0]}; expected {expected}: name another folder or a table"
+            f"{folder} holds no {CALLED[kind]}; expected {CALLED[kind]} ({such[kind]}): name another folder "
+            "or a table"
         )
+    column: Column = Texts([_whole_text(p) for p in files]) if kind == "text" else Files(kind, files)
     # paths that can be opened, as for a picture named alone: two folders may hold files of one name
     return Rows([readable_name(p) for p in files], {kind: column})
 

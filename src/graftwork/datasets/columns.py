@@ -3,9 +3,10 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Literal
 
-from graftwork.datasets.folders import PICTURES, part_named
+from graftwork.datasets.folders import part_named
+from graftwork.datasets.kinds import first_few, looks_like_file
 from graftwork.datasets.tables import Table
 from graftwork.errors import RequestError
 
@@ -14,7 +15,7 @@ Role = Literal["text", "file", "label", "group", "split"]
 _USUAL: dict[Role, tuple[str, ...]] = {
     "text": ("text", "sentence", "content", "review", "message", "question", "document", "文本", "内容"),
     "file": ("file", "path", "filename", "file_name", "filepath", "file_path", "image", "image_path",
-             "img", "picture", "photo", "图片"),
+             "img", "picture", "photo", "audio", "audio_path", "recording", "wav", "图片", "音频"),
     "label": ("label", "class", "category", "target", "标签", "类别"),
     "group": ("group", "groups"),
     "split": ("split",),
@@ -81,17 +82,6 @@ def choose(table: Table, asked: Asked, labelled: bool = True) -> Roles:
     return Roles(text, file, label, group, split)
 
 
-def looks_like_picture(value: Any) -> bool:
-    """Whether a cell holds a picture: bytes, a {bytes, path} record, or the name of a picture file."""
-    if isinstance(value, bytes):
-        return True
-    if isinstance(value, dict):
-        return {"bytes", "path"} >= set(value) and bool(value)
-    if isinstance(value, str):
-        return len(value) < 1000 and PurePath(value.strip()).suffix.lower() in PICTURES
-    return isinstance(value, PurePath)
-
-
 def _usual(role: Role, names: Sequence[str]) -> str | None:
     """The column that bears a usual name of the role; the first usual name wins over the others."""
     found = [name for name in names if name.strip().casefold() in _USUAL[role]]
@@ -133,16 +123,12 @@ def _content(table: Table, names: Sequence[str]) -> tuple[str | None, str | None
     if file is not None:
         return None, file
     assert text is not None
-    values = _sample(table, text)
-    return (None, text) if values and all(map(looks_like_picture, values)) else (text, None)
+    values = first_few(table.columns[text]())
+    return (None, text) if values and all(map(looks_like_file, values)) else (text, None)
 
 
 def _holds_strings(table: Table, name: str) -> bool:
-    return any(isinstance(value, str | bytes | dict | PurePath) for value in _sample(table, name))
-
-
-def _sample(table: Table, name: str) -> list[Any]:
-    return [value for value in table.columns[name]()[:100] if value is not None and value != ""]
+    return any(isinstance(value, str | bytes | dict | PurePath) for value in first_few(table.columns[name]()))
 
 
 def _list(names: Collection[str]) -> str:

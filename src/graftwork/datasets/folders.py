@@ -1,4 +1,4 @@
-"""Folders of pictures: which files there are, and what their folders say of them."""
+"""Folders of pictures or recordings: which files there are, and what their folders say of them."""
 
 import os
 from collections import Counter
@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from graftwork.datasets.kinds import CALLED, kind_of_files
 from graftwork.errors import RequestError
-from graftwork.rows import Part
+from graftwork.rows import Kind, Part
 
-PICTURES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .dib .tif .tiff .avif .jp2 .ico .ppm .pgm .pbm".split()
-)
 PART_NAMES: dict[str, Part] = {
     "train": "train",
     "training": "train",
@@ -30,20 +28,22 @@ _SIDE = frozenset(".txt .json .jsonl .csv .tsv .xml .md .yaml .yml .html .log .l
 
 @dataclass
 class Found:
-    """Files below one folder that could be pictures, and what was left out on the way."""
+    """Files below one folder that could be rows, and what was left out on the way."""
 
     files: list[Path] = field(default_factory=list)
     side_files: Counter[str] = field(default_factory=Counter)
     links_out: int = 0
 
-    def notes(self, name: str) -> list[str]:
+    def notes(self, name: str, kind: Kind) -> list[str]:
         notes = []
         if self.side_files:
-            what = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.side_files.items()))
-            notes.append(f"files beside the pictures in {name} were left out: {what}")
+            notes.append(f"files beside the {CALLED[kind]} in {name} were left out: {self.said_beside()}")
         if self.links_out:
             notes.append(f"links that lead out of {name} were not followed: {self.links_out}")
         return notes
+
+    def said_beside(self) -> str:
+        return ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.side_files.items()))
 
 
 def part_named(name: str) -> Part | None:
@@ -73,10 +73,10 @@ def subfolders(folder: Path) -> list[Path]:
     return [path for path in inside if not path.name.startswith((".", "__MACOSX"))]
 
 
-def find_pictures(folder: Path, root: Path, found: Found | None = None, deep: bool = True) -> Found:
-    """Every file below `folder` that could be a picture, sorted; links out of `root` are not followed.
+def find_files(folder: Path, root: Path, found: Found | None = None, deep: bool = True) -> Found:
+    """Every file below `folder` that could be a row, sorted; links out of `root` are not followed.
 
-    Files of no known suffix count: whether they are pictures shows when they are decoded.
+    Files of no known suffix count: what they hold shows when they are decoded.
     """
     found = Found() if found is None else found
     for entry in entries(folder):
@@ -87,7 +87,7 @@ def find_pictures(folder: Path, root: Path, found: Found | None = None, deep: bo
             found.links_out += 1
         elif entry.is_dir(follow_symlinks=False):
             if deep:
-                find_pictures(path, root, found)
+                find_files(path, root, found)
         elif path.suffix.lower() in _SIDE:
             found.side_files[path.suffix.lower()] += 1
         elif entry.is_file():
@@ -97,19 +97,20 @@ def find_pictures(folder: Path, root: Path, found: Found | None = None, deep: bo
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures with the label and the part that their folders give them."""
+    """Pictures or recordings with the label and the part that their folders give them."""
 
+    kind: Kind
     files: list[Path]
     labels: list[str | None]
     parts: list[Part]
     notes: tuple[str, ...]
 
 
-def labelled_pictures(root: Path) -> Labelled:
+def labelled_files(root: Path) -> Labelled:
     """Read a folder of class folders, or of train/, validation/, test/ each with class folders.
 
-    Pictures beside the class folders have no label. Raises RequestError where the folder has another
-    shape.
+    Files beside the class folders have no label. Raises RequestError where the folder has another shape,
+    or holds both pictures and recordings.
     """
     found = Found()
     labels: list[str | None] = []
@@ -119,17 +120,18 @@ def labelled_pictures(root: Path) -> Labelled:
     for part, top in part_folders:
         for folder in [*subfolders(top), top]:
             before = len(found.files)
-            find_pictures(folder, root, found, deep=folder != top)
+            find_files(folder, root, found, deep=folder != top)
             count = len(found.files) - before
             if not count and folder != top:
                 empty.append(readable_name(folder.relative_to(root)))
             labels += [None if folder == top else readable_name(Path(folder.name))] * count
             parts += [part] * count
     if not any(label is not None for label in labels):
-        raise _no_pictures(root, found)
+        raise _no_classes(root, found)
+    kind = kind_of_files(found.files, str(root))
     if empty:
-        notes.append(f"no pictures in {', '.join(empty)}")
-    return Labelled(found.files, labels, parts, (*notes, *found.notes(root.resolve().name)))
+        notes.append(f"no {CALLED[kind]} in {', '.join(empty)}")
+    return Labelled(kind, found.files, labels, parts, (*notes, *found.notes(root.resolve().name, kind)))
 
 
 def _part_folders(root: Path) -> tuple[list[tuple[Part, Path]], list[str]]:
@@ -170,23 +172,24 @@ def _names(folders: list[Path]) -> str:
     return ", ".join(readable_name(Path(folder.name)) for folder in folders)
 
 
-def _no_pictures(root: Path, found: Found) -> RequestError:
+def _no_classes(root: Path, found: Found) -> RequestError:
     if found.links_out:
         return RequestError(
             f"{root} holds only links that lead out of it ({found.links_out}); expected the pictures "
-            "themselves: copy them, or point at the folder that holds them"
+            "or recordings themselves: copy them, or point at the folder that holds them"
         )
     if found.files:
         return RequestError(
-            f"{root} holds {len(found.files)} files and no class folders with pictures; "
-            "expected one folder a class, each with its pictures, or a table"
+            f"{root} holds {len(found.files)} files and no class folders with pictures or recordings; "
+            "expected one folder a class, each with its files, or a table"
         )
     if found.side_files:
-        what = ", ".join(f"{count} {suffix}" for suffix, count in sorted(found.side_files.items()))
         return RequestError(
-            f"{root} holds no pictures (but {what} files); expected one folder a class, each with its "
-            "pictures; texts go into a table (CSV, TSV, Parquet, JSON lines) with a text and a label column"
+            f"{root} holds no pictures or recordings (but {found.said_beside()} files); expected one folder "
+            "a class, each with its files; texts go into a table (CSV, TSV, Parquet, JSON lines) with a text "
+            "and a label column"
         )
     return RequestError(
-        f"{root} is empty; expected one folder a class, each with its pictures, or tables such as train.csv"
+        f"{root} is empty; expected one folder a class, each with its pictures or recordings, or tables "
+        "such as train.csv"
     )

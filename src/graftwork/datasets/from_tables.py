@@ -9,6 +9,7 @@ from graftwork.datasets.assemble import assemble
 from graftwork.datasets.columns import Asked, Roles, choose
 from graftwork.datasets.folders import entries, part_named
 from graftwork.datasets.items import column_of, missing
+from graftwork.datasets.kinds import CALLED, kind_of_files
 from graftwork.datasets.tables import Table, is_table
 from graftwork.errors import RequestError
 from graftwork.rows import Dataset, Kind, Part, Rows
@@ -31,8 +32,11 @@ def dataset_of_tables(name: str, tables: Sequence[tuple[Part | None, Table]], as
     training. Raises RequestError where columns do not show what they are for.
     """
     pieces = [_piece(part, table, asked) for part, table in tables]
-    if len({piece.kind for piece in pieces}) > 1:
-        raise RequestError(f"{name}: some of its tables hold texts, others pictures; say --text or --file")
+    kinds = sorted({CALLED[piece.kind] for piece in pieces})
+    if len(kinds) > 1:
+        raise RequestError(
+            f"{name}: some of its tables hold {kinds[0]}, others {kinds[1]}; say --text or --file"
+        )
     values = [value for piece in pieces for value in piece.values]
     names = [row for piece in pieces for row in piece.names]
     kind = pieces[0].kind
@@ -48,11 +52,14 @@ def dataset_of_tables(name: str, tables: Sequence[tuple[Part | None, Table]], as
     )
 
 
-def rows_of_table(table: Table, text: str | None, file: str | None) -> Rows:
-    """The rows of a table, labels or none, in its order; empty cells stay (as rows of no content)."""
+def rows_of_table(table: Table, wanted: Kind, text: str | None, file: str | None) -> Rows:
+    """The rows of a table, labels or none, in its order; empty cells stay (as rows of no content).
+
+    wanted: the kind of files in a column that does not say it.
+    """
     roles = choose(table, Asked(text=text, file=file), labelled=False)
-    kind: Kind = "text" if roles.file is None else "image"
     values = table.columns[roles.content]()
+    kind = _kind(table, roles, values, "image" if wanted == "text" else wanted)
     return Rows(_names(table, values, kind), {kind: column_of(values, kind, table.folder)})
 
 
@@ -92,7 +99,7 @@ def _piece(part: Part | None, table: Table, asked: Asked) -> _Piece:
         raise RequestError(f"{table.name}: column {roles.content!r} is empty; expected one example a row")
     gaps = len(table) - len(kept)
     notes = (f"{table.name}: {gaps} rows without a {roles.content} were left out",) if gaps else ()
-    kind: Kind = "text" if roles.file is None else "image"
+    kind = _kind(table, roles, values)
     names = _names(table, values, kind)
     parts = _parts(table, roles) if part is None else [part] * len(table)
     labels, groups = _cells(table, roles.label), _cells(table, roles.group)
@@ -103,6 +110,12 @@ def _piece(part: Part | None, table: Table, asked: Asked) -> _Piece:
     return _Piece(
         kind, pick(values), pick(names), pick(labels), pick(parts), pick(groups), (*table.notes, *notes)
     )
+
+
+def _kind(table: Table, roles: Roles, values: Sequence[Any], default: Kind = "image") -> Kind:
+    if roles.file is None:
+        return "text"
+    return kind_of_files(values, f"{table.name}, column {roles.file!r}", default)
 
 
 def _cells(table: Table, column: str | None) -> list[Any]:
@@ -116,7 +129,7 @@ def _parts(table: Table, roles: Roles) -> list[Part]:
 
 
 def _names(table: Table, values: Sequence[Any], kind: Kind) -> list[str]:
-    """Pictures are known by their path, other rows by their place in the table."""
-    if kind == "image" and all(isinstance(value, str) for value in values):
+    """Files are known by their path, other rows by their place in the table."""
+    if kind != "text" and all(isinstance(value, str) for value in values):
         return [str(value) for value in values]
     return list(table.row_names)

@@ -1,7 +1,7 @@
 """Single items as Python or a table hands them over -> a column of rows."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.datasets.columns import looks_like_picture
 from graftwork.datasets.folders import readable_name
+from graftwork.datasets.kinds import is_samples, kind_of_files, looks_like_file
 from graftwork.errors import RequestError
 from graftwork.rows import Column, Contents, Files, Kind, Texts
 
@@ -31,28 +31,30 @@ def missing(value: Any) -> bool:
 
 
 def kind_of(items: Sequence[Any]) -> Kind:
-    """Pictures where the items are pictures or names of existing picture files, else texts."""
+    """Pictures or recordings where the items are such, or names of existing files of such; else texts.
+
+    Raises RequestError where some are pictures and some recordings.
+    """
     # a gap says nothing of the kind of the others
-    if all(isinstance(item, str) or missing(item) for item in items):
-        given = [item for item in items if isinstance(item, str)]
-        pictures = (
-            bool(given) and all(map(looks_like_picture, given)) and Path(given[0]).expanduser().is_file()
-        )
-        return "image" if pictures else "text"
-    return "image"
+    given = [item for item in items if not missing(item)]
+    if all(isinstance(item, str) for item in given):
+        files = bool(given) and all(map(looks_like_file, given)) and Path(given[0]).expanduser().is_file()
+        return kind_of_files(given, "the list") if files else "text"
+    return kind_of_files(given, "the list")
 
 
 def column_of(items: Sequence[Any], kind: Kind, folder: Path | None = None) -> Column:
-    """A column of texts, or of pictures given as paths (relative to `folder`), bytes, PIL images,
-    {bytes, path} records, or arrays (0 to 255, or floats 0 to 1) of shape (height, width[, 1, 3 or 4]).
+    """A column of texts, or of pictures or recordings given as paths (relative to `folder`), bytes or
+    {bytes, path} records; pictures also as PIL images or arrays (0 to 255, or floats 0 to 1) of shape
+    (height, width[, 1, 3 or 4]); recordings as (samples, rate) or {array, sampling_rate}.
 
     Raises RequestError, naming the item, where one is none of these.
     """
     if kind == "text":
         return Texts([_text(item, i) for i, item in enumerate(items)])
     if all(isinstance(item, str | Path) for item in items):
-        return Files("image", [_resolve(item, folder) for item in items])
-    return Contents("image", [_encoded(item, i, folder) for i, item in enumerate(items)])
+        return Files(kind, [_resolve(item, folder) for item in items])
+    return Contents(kind, [_encoded(item, i, kind, folder) for i, item in enumerate(items)])
 
 
 def name_of(item: Any, i: int) -> str:
@@ -75,27 +77,34 @@ def _resolve(item: str | Path, folder: Path | None) -> Path:
     return path if folder is None else folder / path
 
 
-def _encoded(item: Any, i: int, folder: Path | None) -> bytes:
-    """The picture as the bytes of a file; without loss where it comes as pixels."""
+def _encoded(item: Any, i: int, kind: Kind, folder: Path | None) -> bytes:
+    """The picture or recording as the bytes of a file; without loss where it comes as numbers."""
     if isinstance(item, bytes | bytearray | memoryview):
         return bytes(item)
+    if is_samples(item):
+        return _file_of_samples(item, i)
     if isinstance(item, dict) and item.get("bytes"):
         return bytes(item["bytes"])
     if isinstance(item, dict) and item.get("path"):
         return _file_bytes(_resolve(item["path"], folder))
     if isinstance(item, str | Path):
         return _file_bytes(_resolve(item, folder))
-    if hasattr(item, "getbands"):
+    if kind == "image" and hasattr(item, "getbands"):
         return _file_of_picture(item)
-    if isinstance(item, np.ndarray):
+    if kind == "image" and isinstance(item, np.ndarray):
         from PIL import Image
 
         return _file_of_picture(Image.fromarray(_pixels(item, i)))
     if missing(item):
         return b""
+    if kind == "audio" and hasattr(item, "shape"):
+        raise RequestError(
+            f"item {i + 1} is an array of shape {tuple(item.shape)} without a rate; expected a recording: "
+            "(samples, rate), {'array': samples, 'sampling_rate': rate}, a path or bytes"
+        )
     raise RequestError(
-        f"item {i + 1} is of type {type(item).__name__}; expected a text, or a picture: a path, bytes, a PIL "
-        "image or an array"
+        f"item {i + 1} is of type {type(item).__name__}; expected a text, a picture (a path, bytes, a PIL "
+        "image or an array) or a recording (a path, bytes or (samples, rate))"
     )
 
 
@@ -135,3 +144,26 @@ def _pixels(array: NDArray[Any], i: int) -> NDArray[np.uint8]:
         f"item {i + 1} is an array of shape {array.shape} and type {array.dtype}{span}; expected "
         "(height, width) or (height, width, 3), as integers from 0 to 255 or floats from 0 to 1"
     )
+
+
+def _file_of_samples(item: Any, i: int) -> bytes:
+    """(n,), (n, channels) or (channels, n) samples and their rate -> a mono WAV file, without loss."""
+    from graftwork.sounds import RATES, encode
+
+    given, rate = (item["array"], item["sampling_rate"]) if isinstance(item, Mapping) else item
+    samples = np.asarray(given)
+    if not isinstance(rate, int | float | np.number) or int(rate) not in RATES:
+        raise RequestError(
+            f"item {i + 1} has the rate {rate!r:.40}; expected samples a second, such as (samples, 16000)"
+        )
+    if samples.ndim not in (1, 2) or samples.dtype.kind not in "fiu":
+        raise RequestError(
+            f"item {i + 1} has samples of shape {samples.shape} and type {samples.dtype}; expected numbers "
+            "of shape (samples,) or (samples, channels)"
+        )
+    if samples.dtype.kind != "f":
+        middle = 128 if samples.dtype.kind == "u" else 0
+        samples = (samples.astype(np.float64) - middle) / 2.0 ** (8 * samples.itemsize - 1)
+    if samples.ndim == 2:
+        samples = samples.mean(axis=int(np.argmin(samples.shape)))
+    return encode(samples, int(rate), exact=True)
