@@ -138,21 +138,25 @@ def tempered(logits: Floats, codes: IntArray, asked: NDArray[np.bool_]) -> Float
     share = (asked / np.maximum(rows, 1)[:, None]).astype(scores.dtype)
     doubt = 2.0 / (rows + 2.0)
     truth = np.take_along_axis(scores, codes[:, None], axis=1)[:, 0]
-    target = (1.0 - doubt) * (share * truth).sum(1) + doubt * (share * scores.mean(axis=1)).sum(1)
-    size = np.sqrt((share * (scores**2).mean(axis=1)).sum(axis=1))
-    sharpness = (1.0 / np.maximum(size, 1e-12)).astype(np.float64)
-    flattest = FLATTEST * sharpness
+    middle, square = scores.mean(axis=1), (scores**2).mean(axis=1)
+    target = (1.0 - doubt) * (share * truth).sum(axis=1) + doubt * (share * middle).sum(axis=1)
+    unit = 1.0 / np.sqrt(np.maximum((share * square).sum(axis=1, dtype=np.float64), 1e-24))
+    # Newton's step from zero: near the answer where the labels are all but unpredictable
+    rise = target - (share * middle).sum(axis=1)
+    bend = (share * (square - middle**2)).sum(axis=1)
+    sharpness = np.clip(rise / np.maximum(bend, 1e-30), FLATTEST * unit, unit)
     for _ in range(STEPS):
         powers = np.exp(sharpness.astype(scores.dtype)[:, None, None] * scores)
         mass = powers.sum(axis=1)
-        weighted = powers * scores
-        mean = weighted.sum(axis=1) / mass
+        powers *= scores
+        mean = powers.sum(axis=1) / mass
+        powers *= scores
         slope = (share * mean).sum(axis=1) - target
-        square = (weighted * scores).sum(axis=1) / mass
-        step = slope / np.maximum((share * (square - mean**2)).sum(axis=1), 1e-30)
+        bend = (share * (powers.sum(axis=1) / mass - mean**2)).sum(axis=1)
         # never more than e-fold at once: the curvature vanishes where every row is certain
-        moved = np.maximum(sharpness - np.clip(step, -1.7 * sharpness, 0.63 * sharpness), flattest)
-        still = np.abs(moved - sharpness) < 1e-4 * sharpness
+        step = np.clip(slope / np.maximum(bend, 1e-30), -1.7 * sharpness, 0.63 * sharpness)
+        moved = np.maximum(sharpness - step, FLATTEST * unit)
+        still = np.abs(moved - sharpness) < 1e-3 * sharpness
         sharpness = moved
         if still.all():
             break

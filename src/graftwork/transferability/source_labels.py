@@ -4,7 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.rows import IntArray
-from graftwork.spectrum import Float64
+from graftwork.spectrum import Float64, blocks
+
+AT_ONCE = 4_000_000
+"""Entries of the largest array: bounds the memory whatever the number of labellings and classes."""
 
 
 def nce(probabilities: NDArray[np.floating], labellings: IntArray, classes: int) -> Float64:
@@ -29,10 +32,13 @@ def leep(probabilities: NDArray[np.floating], labellings: IntArray, classes: int
     """
     mass = probabilities.sum(axis=0, dtype=np.float64)
     heard = probabilities[:, mass > 0]
-    shares = (heard / mass[mass > 0]).astype(probabilities.dtype)
-    answer = np.empty(len(labellings))
-    for i, codes in enumerate(labellings):
-        marks = (codes == np.arange(classes)[:, None]).astype(probabilities.dtype)
-        said = ((marks @ shares) @ heard.T)[codes, np.arange(len(codes))]
-        answer[i] = np.log(said, dtype=np.float64).mean()
+    shares = (heard / mass[mass > 0]).astype(heard.dtype)
+    many, rows = labellings.shape
+    answer = np.empty(many)
+    for part in blocks(many, max(1, AT_ONCE // (classes * max(heard.shape)))):
+        codes = labellings[part]
+        marks = np.asarray(codes[:, None] == np.arange(classes)[:, None], dtype=heard.dtype)
+        said = (marks.reshape(-1, rows) @ shares) @ heard.T
+        own = np.take_along_axis(said.reshape(marks.shape), codes[:, None], axis=1)
+        answer[part] = np.log(own, dtype=np.float64).mean(axis=(1, 2))
     return answer
