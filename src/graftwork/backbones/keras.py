@@ -4,6 +4,8 @@ A picture is stretched to the architecture's square, as Keras's recipes do
 (`image_dataset_from_directory(image_size=(224, 224))`); resize crop and fit keep its proportions.
 """
 
+import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -105,8 +107,6 @@ def network(architecture: str, size: int, pooling: str | None) -> Any:
 
 def preprocess_input(architecture: str) -> Any:
     """The application's own preparation: RGB numbers 0..255 in, what its network takes out."""
-    import sys
-
     return sys.modules[architectures()[architecture].__module__].preprocess_input
 
 
@@ -119,11 +119,12 @@ def load(model: Any, source: Source) -> None:
     for variable in model.weights:
         variable.assign(np.full(variable.shape, np.nan, np.float32))  # shows below what the file lacked
     try:
-        if path.name.lower().endswith((".weights.h5", ".keras")):
-            with library().device("cpu"):
+        with library().device("cpu"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it passes over is found below
+            if path.name.lower().endswith((".weights.h5", ".keras")):
                 model.load_weights(path)  # of an archive the arrays alone are read: no code, no config
-        else:
-            _load_by_order(model, path)
+            else:
+                _load_by_order(model, path)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ArtefactError(
@@ -199,4 +200,4 @@ def _scale_twice(model: Any) -> None:
 
 
 def _values(variable: Any) -> NDArray[np.float32]:
-    return np.asarray(library().ops.convert_to_numpy(variable))
+    return np.asarray(variable.value.detach().cpu().numpy())

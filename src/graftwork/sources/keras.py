@@ -187,10 +187,10 @@ def _announced(architecture: str) -> dict[str, Any]:
         def stop(fname: str, origin: str, **given: Any) -> None:
             raise _Announced({"name": fname, "origin": origin, "hash": given.get("file_hash")})
 
-        function, keras = _function(architecture), library()
+        function, side = _function(architecture), described(architecture)["size"]
         try:
-            with _lock, patch("keras.src.utils.file_utils.get_file", stop), keras.device("meta"):
-                function(weights="imagenet", include_top=False)
+            with _lock, patch("keras.src.utils.file_utils.get_file", stop), library().device("meta"):
+                function(weights="imagenet", include_top=False, input_shape=(side, side, 3))
         except _Announced as found:
             return dict(found.args[0])
         raise RequestError(f"keras:{architecture} has no weights to fetch; try: keras:{architecture}@FILE")
