@@ -46,6 +46,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "mpnet-base": {"vocab_size": 30527},
     "bge-small-en": {**MINI, "num_hidden_layers": 12},
     "e5-small": {**MINI, "num_hidden_layers": 12, "vocab_size": 250037},
+    "e5-large": {
+        **LARGE, "intermediate_size": 4096, "vocab_size": 250002, "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+    },
     "bge-small-zh": {
         "hidden_size": 512, "num_hidden_layers": 4, "num_attention_heads": 8, "intermediate_size": 2048,
         "vocab_size": 21128,

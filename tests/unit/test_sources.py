@@ -9,22 +9,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from fake_hub import FakeHub, source
 from graftwork import paths, sources
-from graftwork.errors import ArtefactError, MissingExtra, RequestError, WorkError
-from graftwork.sources import hub, packaged
+from graftwork.errors import ArtefactError, MissingExtra, RequestError
+from graftwork.sources import ledger, listing, packaged, registered
 from graftwork.sources.source import file_digest
-
-IMAGE = {"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}}
-
-
-def source(folder: Path, kind: str = "image", seed: int = 0, **config: object) -> Path:
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"model_type": "vit", **config}))
-    name = "preprocessor_config.json" if kind == "image" else "tokenizer.json"
-    (folder / name).write_text(json.dumps(IMAGE if kind == "image" else {}))
-    weights = np.random.default_rng(seed).normal(size=50).astype(np.float32)
-    save_file({"w": weights}, folder / "model.safetensors")
-    return folder
 
 
 def test_a_directory_is_found_with_the_digest_of_every_file(tmp_path: Path) -> None:
@@ -212,54 +201,139 @@ def test_a_remembered_digest_is_not_used_for_a_changed_file(tmp_path: Path) -> N
     assert file_digest(path) == paths.file_digest(path) != before
 
 
-def test_offline_names_the_missing_file_and_opens_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "_download", lambda *_: pytest.fail("a connection was opened"))
-    with pytest.raises(RequestError, match=r"offline, and config\.json of nobody/nothing"):
-        sources.find("nobody/nothing", offline=True)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(RequestError, match=r"config\.json of nobody/nothing"):
-        sources.find("nobody/nothing@v1")
+A, B = "a" * 40, "b" * 40
 
 
-@pytest.mark.parametrize("name", ["no where/at all", "data/-odd-"])
-def test_what_is_no_hub_id_is_refused(name: str) -> None:
-    with pytest.raises(RequestError, match="neither a directory here nor a hub id"):
-        sources.find(name)
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    """A hub with one model, owner/net, at commit A."""
+    found = FakeHub.installed(tmp_path / "cache", monkeypatch)
+    found.push("owner/net", source(tmp_path / "at-a", seed=1), A)
+    return found
 
 
-class TransportError(Exception):
-    """As the HTTP libraries that the hub's client has used so far call it."""
-
-
-class NoName(TransportError):
-    pass
-
-
-@pytest.mark.parametrize("failure", [ConnectionError, TimeoutError, NoName])
-def test_an_unreachable_hub_is_said_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, failure: type[Exception]
+def test_a_registered_source_is_found_by_its_name_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import huggingface_hub
-
-    class Api:
-        def model_info(self, *_: object, **__: object) -> object:
-            raise failure("no route to host\nand a traceback")
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    with pytest.raises(WorkError, match=r"could not be reached.*no route to host.*--offline") as caught:
-        hub.fetch("some/model", offline=False)
-    assert "\n" not in str(caught.value)
+    folder = source(tmp_path / "somewhere" / "net")
+    registered.add(folder, name="mine", licence="cc-by-4.0")
+    monkeypatch.chdir(tmp_path)
+    found = sources.find("mine")
+    assert (found.name, found.folder, found.licence, found.origin) == ("mine", folder, "cc-by-4.0", "local")
+    assert "mine" in {one.name for one in sources.available("image")} and registered.names() == ["mine"]
+    assert sources.choose("image")[0] == found
+    assert sources.find_by_digest(found.weights_sha256) == found
 
 
-def test_from_the_hub_only_configuration_and_top_level_safetensors_are_fetched() -> None:
-    listed = [
-        "README.md", "config.json", "tokenizer.json", "modeling_evil.py", "onnx/model.onnx",
-        "model.safetensors", "model-00001-of-00002.safetensors", "pytorch_model.bin", "1_Pooling/config.json",
-        "other/model.safetensors",
-    ]  # fmt: skip
-    wanted = hub._choose("some/model", listed)
-    assert set(wanted) == {"config.json", "tokenizer.json", "1_Pooling/config.json", "model.safetensors"}
-    with pytest.raises(ArtefactError, match="can run code"):
-        hub._choose("some/model", ["config.json", "pytorch_model.bin"])
-    shards = ["config.json", "model-1.safetensors", "model-2.safetensors", "model.safetensors.index.json"]
-    assert set(hub._choose("some/model", shards)) == set(shards)
+def test_a_registered_source_that_changed_is_refused_until_it_is_added_again(tmp_path: Path) -> None:
+    folder = source(tmp_path / "net", seed=1)
+    registered.add(folder)
+    shutil.copy(source(tmp_path / "other", seed=2) / "model.safetensors", folder)
+    with pytest.raises(
+        ArtefactError, match=r"'net' has changed since 20.*model\.safetensors.*graft sources add"
+    ) as e:
+        sources.find("net")
+    assert f"graft sources add {folder} --name net" in str(e.value)
+    assert "net" not in {one.name for one in sources.available()}
+    assert {one.name: one.fault for one in listing.listing(local=True)}["net"] == str(e.value)
+    registered.add(folder)
+    assert sources.find("net").weights_sha256 == paths.file_digest(folder / "model.safetensors")
+
+
+def test_a_registered_source_that_is_gone_says_where_it_was(tmp_path: Path) -> None:
+    folder = source(tmp_path / "net")
+    registered.add(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(ArtefactError, match=r"added from .*net, where nothing is.*graft sources remove net"):
+        sources.find("net")
+    registered.remove("net")
+    with pytest.raises(RequestError, match="no source 'net'"):
+        sources.find("net")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a/b", "no name for a source"), ("", "no name"), ("x:y", "no name"), ("-x", "no name"),
+        ("minilm", "of the catalogue"), ("resnet-18", "of the catalogue"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_none_or_another_s_is_refused(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(RequestError, match=said):
+        registered.add(source(tmp_path / "net"), name=name)
+    assert registered.names() == []
+
+
+def test_only_what_is_a_source_can_be_registered(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArtefactError, match=r"no config\.json"):
+        registered.add(tmp_path / "empty")
+    assert registered.names() == []
+
+
+def test_a_pin_can_be_forgotten_and_what_is_not_known_names_the_nearest(fake: FakeHub) -> None:
+    sources.find("owner/net")
+    with pytest.raises(RequestError, match=r"no source 'owner/nat'.*did you mean 'owner/net'"):
+        registered.remove("owner/nat")
+    registered.remove("owner/net")
+    assert ledger.names("pins") == []
+
+
+def test_a_near_miss_over_all_that_is_known_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source(tmp_path / "mobilenet_of_mine")
+    monkeypatch.setenv("GRAFT_SOURCES", str(tmp_path))
+    registered.add(source(tmp_path / "x" / "roses"), name="roses")
+    for slip, meant in (
+        ("rezes", "roses"),
+        ("mobilnet_of_mine", "mobilenet_of_mine"),
+        ("resnet18", "resnet-18"),
+    ):
+        with pytest.raises(RequestError, match=rf"no source '{slip}', did you mean '{meant}'\?"):
+            sources.find(slip)
+
+
+def test_too_long_a_name_is_no_fault() -> None:
+    with pytest.raises(RequestError, match="no source 'xxx"):
+        sources.find("x" * 5000)
+
+
+# ---- what is known
+
+
+def test_the_listing_says_what_is_here_and_reads_nothing_that_is_not_pinned(
+    fake: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source(tmp_path / "here" / "words", kind="text")
+    monkeypatch.setenv("GRAFT_SOURCES", str(tmp_path / "here"))
+    fake.push("microsoft/resnet-18", source(tmp_path / "resnet"), A)
+    sources.find("resnet-18")
+    sources.find("owner/net")
+    known = {one.name: one for one in listing.listing()}
+    where = {"glyphs": "packaged", "words": "GRAFT_SOURCES", "resnet-18": "hub cache"}
+    where |= {"owner/net": "hub cache", "vit-base": None}
+    assert {name: known[name].where for name in where} == where
+    assert set(known) > {one.name for one in listing.listing(local=True)} >= {"words", "resnet-18"}
+    assert {one.kind for one in listing.listing("text")} == {"text"}
+    assert "words" not in {one.name for one in listing.listing(size="small")}  # its size is not known
+    assert listing.listing("image", licence="MIT", local=True)[0].name == "resnet-18"
+    plain = known["resnet-18"].plain()
+    assert plain["weights_sha256"] == sources.find("resnet-18").weights_sha256 and plain["parameters"] > 1e7
+
+
+def test_looking_up_never_fetches(fake: FakeHub) -> None:
+    assert listing.look_up("vit-base").where is None and listing.look_up("minilm").name == "minilm"
+    with pytest.raises(
+        RequestError, match=r"'owner/net' is neither in the catalogue.*graft sources add owner/net"
+    ):
+        listing.look_up("owner/net")
+    assert fake.calls == 0
+    sources.find("owner/net")
+    assert listing.look_up("owner/net").where == "hub cache"
+
+
+def test_looking_up_a_path_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source(tmp_path / "data" / "net")
+    monkeypatch.chdir(tmp_path)
+    assert listing.look_up("data/net").folder == tmp_path / "data" / "net"
+    with pytest.raises(RequestError, match="no source 'nothing'"):
+        listing.look_up("nothing")

@@ -82,22 +82,30 @@ def cached(repository: str, revision: str | None, files: Collection[str] = ()) -
 
 
 def _download(repository: str, revision: str | None, pinned: bool) -> Fetched:
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    disable_progress_bars()
     try:
-        card = HfApi().model_info(repository, revision=revision, timeout=TIMEOUT_S)
+        card = _card(repository, revision)
         wanted = _choose(repository, [entry.rfilename for entry in card.siblings or []])
-        folder = snapshot_download(
-            repository, revision=card.sha, allow_patterns=wanted, etag_timeout=TIMEOUT_S
-        )
+        folder = _snapshot(repository, str(card.sha), wanted)
     except Exception as error:
         said = _explained(repository, revision, pinned, error)
         if said is None:
             raise
         raise said from error
     return Fetched(Path(folder), str(card.sha), _licence(card))
+
+
+def _card(repository: str, revision: str | None) -> Any:
+    from huggingface_hub import HfApi
+
+    return HfApi().model_info(repository, revision=revision, timeout=TIMEOUT_S)
+
+
+def _snapshot(repository: str, commit: str, files: list[str]) -> str:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    return str(snapshot_download(repository, revision=commit, allow_patterns=files, etag_timeout=TIMEOUT_S))
 
 
 def _explained(

@@ -75,7 +75,8 @@ def listing(
     """Every source known that fits the filters given: the catalogue's in its order, then the others by name.
 
     local: only those on this machine. The other filters are those of `catalogue.entries`; a source of
-    which the catalogue knows no size or language fits none that is asked for.
+    which the catalogue knows no size or language fits none that is asked for; one that is so unsound
+    that its kind cannot be told is of every kind, for it must not go unseen.
     """
     wanted = None if size is None else catalogue.check_size(size)
     found = {one.name: one for one in _all()}
@@ -84,7 +85,7 @@ def listing(
     return [
         one
         for one in (found[name] for name in order)
-        if (kind is None or one.kind == kind)
+        if (kind is None or one.kind == kind or (one.kind is None and one.fault is not None))
         and (not local or one.where is not None)
         and (wanted is None or (one.entry is not None and one.entry.size == wanted))
         and catalogue.fits_licence(one.licence, licence)
