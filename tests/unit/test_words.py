@@ -280,6 +280,10 @@ def test_truncated_binary_and_gzip_files_are_refused(tmp_path: Path) -> None:
     path = tiny.binary(tmp_path / "v.bin", WORDS, MATRIX)
     path.write_bytes(path.read_bytes()[:-30])
     assert "truncated" in refusal(path)
+    for write, name in ((tiny.word2vec, "v.txt"), (tiny.glove, "g.txt")):
+        text = write(tmp_path / name, WORDS, MATRIX)
+        text.write_bytes(text.read_bytes()[:-30])
+        assert "truncated" in refusal(text)
     packed = tiny.word2vec(tmp_path / "v.txt.gz", WORDS * 40, np.tile(MATRIX, (40, 1)))
     packed.write_bytes(packed.read_bytes()[:-30])
     assert "truncated" in refusal(packed)
@@ -355,6 +359,7 @@ def test_file_is_read_once_a_machine_and_later_runs_need_no_gensim(
     english: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = opened(english)
+    assert isinstance(first.vectors.matrix, np.memmap), "what gensim read is let go"
     monkeypatch.setitem(sys.modules, "gensim.models", None)
     monkeypatch.setattr(vectors, "_loaded", {})
     again = opened(english)
@@ -365,6 +370,14 @@ def test_file_is_read_once_a_machine_and_later_runs_need_no_gensim(
 
 def test_file_is_read_once_a_process(english: Path) -> None:
     assert opened(english, "mean").vectors is opened(english, "sif").vectors
+
+
+def test_home_that_cannot_be_written_costs_time_and_nothing_else(
+    english: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GRAFT_HOME", str(tmp_path / "file"))
+    assert np.array_equal(opened(english).vectors.matrix, MATRIX)
 
 
 def test_without_gensim_the_extra_is_named(english: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,6 +168,8 @@ def _lines(path: Path, options: Any) -> tuple[int, list[str]]:
                 continue
             if blank:
                 raise ArtefactError(f"{path}: line {blank} is empty; remove it")
+            if fields < width and not line.endswith(b"\n"):
+                raise ArtefactError(f"{path} is truncated: it ends within line {number:,}; fetch it again")
             if fields != width:
                 others = "NF=={}{}".format(width + 1, " || NR==1" * header)
                 raise ArtefactError(
