@@ -135,7 +135,9 @@ def test_features_come_from_before_the_classifier_unless_asked_otherwise(
     path = tiny_onnx.pictures(tmp_path / "net.onnx", classes=classes, output=output)
     bare = tiny_onnx.pictures(tmp_path / "bare.onnx")
     rows = tiny.image_rows(3)
-    features = opened(path).features(rows).matrix
+    backbone = opened(path)
+    features = backbone.features(rows).matrix
+    assert any("--pooling output" in remark for remark in backbone.remarks(rows)) == cut
     probabilities = opened(path, pooling="output").features(rows).matrix
     np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-5)
     if cut:

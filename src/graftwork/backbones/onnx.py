@@ -159,6 +159,11 @@ def open_source(source: Source, sample: Rows | None, options: Options, notify: N
     output = Output(opened.outputs[0])
     if settings["form"] != "windows":
         output = onnx_output.choose(opened.graph, found, source.kind, pooling)
+    if output.inner:
+        notes.append(
+            f"the features of {source.name} are what its classifier takes ({output.name!r}); "
+            "--pooling output takes its class scores"
+        )
     stated, normalise = pooling_of(source) if source.kind == "text" else ("mean", False)
     config: dict[str, Any] = {
         "input": settings,
