@@ -99,7 +99,5 @@ def sound(seconds: float, seed: int = 0) -> NDArray[np.float32]:
 
 def rows(*seconds: float) -> Rows:
     """Recordings of so many seconds each, as WAV without loss, so that tests know the very samples."""
-    contents = [
-        sounds.encode(sound(length, seed), RATE, exact=True) for seed, length in enumerate(seconds)
-    ]
+    contents = [sounds.encode(sound(length, seed), RATE, exact=True) for seed, length in enumerate(seconds)]
     return Rows([f"recording {i}" for i in range(len(seconds))], {"audio": Contents("audio", contents)})

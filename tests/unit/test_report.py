@@ -10,11 +10,13 @@ from html.parser import HTMLParser
 from itertools import combinations
 from typing import Literal
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from graftwork import sounds
 from graftwork.records import (
     Assessment,
     CalibrationBin,
@@ -33,7 +35,14 @@ from graftwork.records import (
 )
 from graftwork.report import render
 from graftwork.report.charts import MAP_POINTS, MAP_SIZE, _middles, drawn
-from graftwork.report.render import PICTURE_BYTES, confused_pairs, picture_urls, plain
+from graftwork.report.render import (
+    PICTURE_BYTES,
+    SOUND_BYTES,
+    confused_pairs,
+    picture_urls,
+    plain,
+    sound_urls,
+)
 from graftwork.report.svg import WIDTH
 from graftwork.report.words import duration, isolated, points, sentence, visible
 from graftwork.verdict import in_words
@@ -298,7 +307,7 @@ def poisoned(text: str) -> Result:
         source=SourceSummary(text, text, text, text, 3, text),
         settings={text: text},
         mistakes=(
-            Mistake(text, text, text, 0.5, picture(), text),
+            Mistake(text, text, text, 0.5, picture(), text, heard()),
             Mistake(text, text, text, 0.5, text.encode("utf-8", "replace")),
         ),
         versions={text: text},
@@ -422,6 +431,44 @@ def test_pictures_are_embedded_only_as_what_they_are_and_up_to_a_limit() -> None
     assert urls[0] == "data:image/png;base64," + base64.b64encode(png).decode()
     assert urls[1] is not None and urls[1].startswith("data:image/jpeg;base64,")
     assert urls[2:] == [None, None, None]
+
+
+def heard(seconds: float = 0.2) -> bytes:
+    return sounds.encode(np.sin(np.linspace(0, 300, round(8000 * seconds))), 8_000)
+
+
+def audible(*contents: bytes | None) -> Result:
+    """A result on recordings, with one mistake a sound."""
+    one = result()
+    shown = tuple(
+        Mistake(f"{i}.wav", LABELS[0], LABELS[1], 0.9, picture(), None, sound)
+        for i, sound in enumerate(contents)
+    )
+    return replace(one, mistakes=shown, dataset=replace(one.dataset, kind="audio"))
+
+
+def test_recordings_can_be_played_and_the_policy_allows_just_that() -> None:
+    html = render(audible(heard(), heard()))
+    assert html.count('<audio controls preload="metadata"') == 2
+    assert f'src="data:audio/wav;base64,{base64.b64encode(heard()).decode()}"' in html
+    assert "img-src data:; media-src data:; style-src" in html
+    assert 'alt="Waveform and spectrogram of 0.wav"' in html and 'alt="Picture' not in html
+    assert "4,321 recordings" in Page(html).text and "Listen to them first" in Page(html).text
+
+
+def test_where_nothing_can_be_played_the_policy_allows_no_sound() -> None:
+    withheld = replace(audible(heard()), mistakes=())
+    for one in (result(), audible(None), audible(b"<script>"), withheld):
+        html = render(one)
+        assert "media-src" not in html and "<audio" not in html
+
+
+def test_sounds_are_embedded_only_as_what_they_are_and_up_to_a_limit() -> None:
+    large = heard() + bytes(SOUND_BYTES - len(heard()))
+    urls = sound_urls(audible(heard(), b"OggS", None, large, heard()).mistakes)
+    url = "data:audio/wav;base64," + base64.b64encode(heard()).decode()
+    assert urls == [url, None, None, None, url]
+    assert render(audible(heard(), large)).count("(sound left out)") == 1
 
 
 def test_a_map_of_thousands_is_sampled_and_says_so() -> None:

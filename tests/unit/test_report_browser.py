@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_report import HOSTILE, LABELS, poisoned, result
+from test_report import HOSTILE, LABELS, audible, heard, poisoned, result
 
 from graftwork.records import Result
 from graftwork.report import render
@@ -43,6 +43,7 @@ RESULTS: dict[str, Result] = {
     "twelve classes": result(labels=tuple(f"class number {i}" for i in range(12))),
     "twenty classes": result(labels=tuple(f"class number {i}" for i in range(20))),
     "long names": long(),
+    "recordings": audible(*[heard()] * 5),
     **{f"hostile {i}": poisoned(text) for i, text in enumerate(HOSTILE)},
 }
 
@@ -122,6 +123,32 @@ def test_report_asks_for_nothing_but_itself(browser: "Browser", tmp_path: Path) 
     assert [url for url in seen.requests if not url.startswith("data:image/png;base64,")] == [
         (tmp_path / "report.html").as_uri()
     ]
+
+
+_PLAYED = """async () => {
+    const sound = document.querySelector('audio');
+    await new Promise(done => {
+        sound.onloadedmetadata = sound.onerror = done;
+        if (sound.readyState > 0 || sound.error) done();
+    });
+    sound.muted = true;
+    await sound.play();
+    return [sound.duration, sound.error, sound.getBoundingClientRect().height];
+}"""
+
+
+@pytest.mark.parametrize("width", [PHONE, DESKTOP])
+def test_a_recording_plays(browser: "Browser", tmp_path: Path, width: int) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(render(audible(heard(0.5))), encoding="utf-8")
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(file.as_uri())
+    duration, error, height = page.evaluate(_PLAYED)
+    context.close()
+    assert (duration, error, said) == (0.5, None, []) and height >= 40
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -3,12 +3,15 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
+import tiny_audio
 import toys
-from graftwork import load, showing
+from graftwork import load, showing, sounds
 from graftwork.model import Model
-from graftwork.rows import Dataset
+from graftwork.records import Mistake
+from graftwork.rows import Contents, Dataset, Rows, Split, Target
 
 LETTERS = ["aaaa", "aaab", "bbbb", "bbba", "cccc", "cccb"] * 4
 LABELS = ["a", "a", "b", "b", "c", "c"] * 4
@@ -68,3 +71,57 @@ def test_the_map_stands_where_all_rows_are_alike() -> None:
     )
     assert np.isfinite(drawn.x).all() and np.isfinite(drawn.y).all()
     assert drawn.right == (True, False) * 3
+
+
+def recordings(*contents: bytes) -> Dataset:
+    rows = Rows([f"{i}.wav" for i in range(len(contents))], {"audio": Contents("audio", contents)})
+    codes = np.arange(len(contents)) % 2
+    return Dataset("sounds", rows, Target(codes, ("a", "b")), Split(np.full(len(contents), "test"), "given"))
+
+
+def wrong(data: Dataset) -> tuple[Mistake, ...]:
+    return showing.mistakes(data, np.arange(len(data)), np.eye(2)[1 - data.target.codes])
+
+
+def test_recordings_are_drawn_and_can_be_played() -> None:
+    long = tiny_audio.sound(14.0)
+    found = wrong(recordings(sounds.encode(tiny_audio.sound(0.3), 16_000), sounds.encode(long, 44_100)))
+    for one, seconds, rate in zip(found, (0.3, showing.SOUND_SECONDS), (16_000, 16_000), strict=True):
+        assert one.picture is not None and one.sound is not None and one.text is None
+        assert Image.open(io.BytesIO(one.picture)).size == (400, 200)
+        heard = sounds.look(io.BytesIO(one.sound))
+        assert (heard.rate, heard.channels) == (rate, 1)
+        assert heard.seconds == pytest.approx(seconds, abs=0.01)
+        assert len(one.sound) <= 2 * showing.SOUND_RATE * showing.SOUND_SECONDS + 44
+
+
+def test_a_recording_of_few_samples_a_second_is_played_as_it_is() -> None:
+    samples = tiny_audio.sound(0.2)
+    (found,) = wrong(recordings(sounds.encode(samples, 8_000)))
+    assert found.sound == sounds.encode(samples, 8_000)
+
+
+def test_a_recording_that_has_gone_is_still_named() -> None:
+    for one in wrong(recordings(b"no sound", b"")):
+        assert one.name.endswith(".wav") and (one.picture, one.sound, one.text) == (None, None, None)
+
+
+def strength(png: bytes) -> np.ndarray:
+    """Opacity (200, 400) of a drawing."""
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))[:, :, 3].astype(float)
+
+
+def test_a_drawing_shows_when_it_is_loud_and_how_high_it_sounds() -> None:
+    time = np.arange(16_000) / 16_000
+    tone = np.where(time < 0.5, np.sin(2 * np.pi * 300 * time), 0.2 * np.sin(2 * np.pi * 5000 * time))
+    drawn = strength(showing.drawing(tone.astype(np.float32), 16_000))
+    wave, spectrum = drawn[:64], drawn[64:]
+    spread = (wave > 127).sum(0)
+    assert spread[:180].mean() > 55 and 8 < spread[220:].mean() < 16
+    low, high = (spectrum[:, part].mean(1).argmax() for part in (slice(0, 180), slice(220, 400)))
+    assert low > 100 > 40 > high
+
+
+@pytest.mark.parametrize("samples", [np.zeros(5000), np.array([0.5]), np.ones(300), -np.ones(1_000_00)])
+def test_silence_a_click_and_a_constant_can_be_drawn(samples: np.ndarray) -> None:
+    assert np.isfinite(strength(showing.drawing(samples.astype(np.float32), 16_000))).all()

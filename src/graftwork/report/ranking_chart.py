@@ -7,7 +7,6 @@ from markupsafe import Markup
 from graftwork.records import Ranking
 from graftwork.report.charts import axis_strip, interval, shares
 from graftwork.report.svg import Axis, padded, strip, tag
-from graftwork.report.words import percent
 
 BEYOND = 200
 """Pixels by which what spans all rows reaches over a strip; the page cuts it at the row's edge."""
@@ -16,10 +15,13 @@ _HEIGHT = 28
 
 def headline(ranking: Ranking) -> tuple[str, str]:
     """(what was found in a few words, the sign beside it: see charts.icon)."""
+    first, without = ranking.candidates[0].expected, ranking.baseline
     if ranking.choice is None:
         return "Nothing stands out", "undecided"
-    if ranking.baseline is not None and ranking.baseline.value >= ranking.candidates[0].expected.value:
+    if without is not None and without.value >= first.value:
         return "No source beats not transferring", "hurt"
+    if without is not None and without.value >= first.low:
+        return f"{ranking.choice} comes first", "undecided"
     return f"Start from {ranking.choice}", "chosen"
 
 
@@ -40,15 +42,6 @@ def likelihood(probability: float) -> Markup:
     share = probability if math.isfinite(probability) else 0.0
     bar = tag("rect", x=0, y=0, width=f"{100 * min(max(share, 0.0), 1.0):.1f}%", height=6, rx=3, class_="bar")
     return strip(track, bar, height=6, class_="strip likelihood")
-
-
-def chance(probability: float) -> str:
-    """A probability in whole percent; none that is estimated is said to be 0 or 100."""
-    if not math.isfinite(probability):
-        return percent(probability)
-    if probability < 0.01:
-        return "below 1%"
-    return "above 99%" if probability > 0.99 else percent(probability, 0)
 
 
 def _reference(axis: Axis, ranking: Ranking) -> list[Markup]:

@@ -29,7 +29,10 @@ OPEN_CLASSES = 20
 """Classes shown at once in a table; the others fold away."""
 PICTURE_BYTES = 1_000_000
 """All pictures together; what comes beyond is named without its picture, so the file stays light."""
-_FORMATS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
+SOUND_BYTES = 1_600_000
+"""All sounds together, likewise."""
+_PICTURES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
+_SOUNDS = {b"RIFF": "audio/wav"}
 _HERE = Path(__file__).parent
 
 
@@ -50,6 +53,7 @@ def render(result: Result) -> str:
             wrong=_wrong(result.assessment),
             tested=sum(map(sum, result.assessment.confusion)),
             pictures=picture_urls(result.mistakes),
+            sounds=sound_urls(result.mistakes),
             weakest=sorted(result.assessment.classes, key=lambda one: (one.rows == 0, one.f1)),
             limits={
                 "matrix": MATRIX_CLASSES,
@@ -210,16 +214,24 @@ def picture_urls(mistakes: tuple[Mistake, ...]) -> list[str | None]:
 
     None where there is none, where it is no PNG or JPEG, and past PICTURE_BYTES.
     """
+    return _urls([mistake.picture for mistake in mistakes], _PICTURES, PICTURE_BYTES)
+
+
+def sound_urls(mistakes: tuple[Mistake, ...]) -> list[str | None]:
+    """A data URL for each mistake's sound: None where there is none, no WAV, and past SOUND_BYTES."""
+    return _urls([mistake.sound for mistake in mistakes], _SOUNDS, SOUND_BYTES)
+
+
+def _urls(contents: list[bytes | None], types: Mapping[bytes, str], left: int) -> list[str | None]:
     urls: list[str | None] = []
-    left = PICTURE_BYTES
-    for mistake in mistakes:
-        content = mistake.picture or b""
-        form = next((name for magic, name in _FORMATS.items() if content.startswith(magic)), None)
+    for content in contents:
+        content = content or b""
+        form = next((name for magic, name in types.items() if content.startswith(magic)), None)
         if form is None or len(content) > left:
             urls.append(None)
             continue
         left -= len(content)
-        urls.append(f"data:image/{form};base64,{base64.b64encode(content).decode()}")
+        urls.append(f"data:{form};base64,{base64.b64encode(content).decode()}")
     return urls
 
 

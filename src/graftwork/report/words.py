@@ -3,6 +3,7 @@
 import math
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
@@ -12,6 +13,7 @@ SHARES = frozenset({"accuracy", "balanced_accuracy", "macro_f1", "f1", "recall",
 """Metrics that are written as a percentage; the others keep three decimals."""
 
 NAMES = {"log_loss": "log-loss", "macro_f1": "macro-F1", "auroc": "AUROC"}
+NOUNS = {"image": "picture", "text": "text", "audio": "recording"}
 LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error"})
 SCORES = {
     "evidence": "log evidence",
@@ -139,3 +141,19 @@ def number(value: float, digits: int = 3) -> str:
 def score_title(name: str) -> str:
     """A transferability score's name in words."""
     return SCORES.get(name, visible(name).replace("_", " "))
+
+
+def chance(probability: float) -> str:
+    """A probability in whole percent; none that is estimated is said to be 0 or 100."""
+    if not math.isfinite(probability):
+        return percent(probability)
+    if probability < 0.01:
+        return "below 1%"
+    return "above 99%" if probability > 0.99 else percent(probability, 0)
+
+
+def begun(said: str, names: Iterable[str]) -> str:
+    """A finding as a sentence of its own; one of the names keeps its spelling where it comes first."""
+    shown = visible(said).strip().rstrip(".") + "."
+    named = any(shown.startswith(name) for name in map(visible, names))
+    return _MINUS.sub("−", shown if named else shown[:1].upper() + shown[1:])
