@@ -42,7 +42,7 @@ RANGE = 60.0
 """Decibels below the loudest point of a recording that count."""
 _LOUD = 40.0
 _WINDOW_SECONDS, _MOST_WINDOWS = 10.0, 12
-_SPANS, _CEPSTRA = 10, 20
+SPANS, _CEPSTRA = 10, 20
 _QUANTILES = (0.1, 0.5, 0.9)
 _LAGS = (1, 4)
 _BLOCK = 4_096
@@ -51,7 +51,7 @@ _CHUNK = 64
 _WIDTHS = {
     "timbre": (2 + len(_QUANTILES)) * BANDS,
     "movement": len(_LAGS) * BANDS,
-    "course": _SPANS * _CEPSTRA,
+    "course": SPANS * _CEPSTRA,
     "whole": 3,
 }
 _ENDS = np.cumsum(list(_WIDTHS.values())).tolist()
@@ -135,7 +135,7 @@ def describe(spectrum: Floats, seconds: float) -> Floats:
     whole = np.array([np.log2(seconds), level.mean() / 10, level.max() / 10])
     shape = np.maximum(spectrum, spectrum.max() - RANGE)
     shape -= shape.mean()
-    course = spans(shape[_loud(level)], _SPANS) @ _cosines(BANDS, _CEPSTRA).T
+    course = spans(shape[_loud(level)], SPANS) @ _cosines(BANDS, _CEPSTRA).T
     return np.concatenate([_timbre(shape), _movement(shape), course.ravel(), whole]).astype(np.float32)
 
 

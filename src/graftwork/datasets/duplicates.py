@@ -22,6 +22,11 @@ _MAX_COLOUR_DISTANCE = 0.06
 _MIN_CONTRAST = 0.02
 _FREQUENCIES = 5
 
+_MIN_SOUND_CORRELATION = 0.997
+_MAX_OCTAVES_APART = 0.03
+_MIN_MOVEMENT = 20.0
+_TIMES, _PITCHES = 5, 6
+
 _MIN_JACCARD = 0.9
 _LONG = 50
 _SHINGLE = 5
@@ -71,6 +76,27 @@ def near_pictures(greys: NDArray[np.uint8], colours: NDArray[np.uint8], small: N
     unique = np.unique(kept[np.concatenate(proposed)], axis=0)
     found = [_confirmed(chunk, greys, colours, small) for chunk in _chunks(unique)]
     return np.concatenate([_as_pairs([]), *found])
+
+
+def near_recordings(courses: NDArray[np.float32], octaves: NDArray[np.float32]) -> Pairs:
+    """Pairs of recordings that are copies of one another but for loudness, sample rate or file format.
+
+    courses: (rows, spans, coefficients) mel cepstra over equal spans of time, in decibels; octaves:
+    (rows,) logarithm of the length to base 2. What stands still (a hum, rain, the voice) is taken off:
+    how a recording moves must correlate by 0.997, and its length agree within 2%. A slow and low part
+    of the movement, an orthonormal projection, proposes pairs through a k-d tree. Recordings that
+    hardly move have nothing to compare and are never paired.
+    """
+    moving = courses - courses.mean(axis=1, keepdims=True)
+    size = np.linalg.norm(moving, axis=(1, 2))
+    kept = np.flatnonzero(size > _MIN_MOVEMENT)
+    units = moving[kept] / size[kept, None, None]
+    slow = _cosines(courses.shape[1], _TIMES)[1:] @ units[:, :, :_PITCHES]
+    pairs = _within(slow.reshape(len(kept), (_TIMES - 1) * _PITCHES), _MIN_SOUND_CORRELATION)
+    a, b = pairs[:, 0], pairs[:, 1]
+    near = np.einsum("nij,nij->n", units[a], units[b]) >= _MIN_SOUND_CORRELATION
+    near &= np.abs(octaves[kept[a]] - octaves[kept[b]]) <= _MAX_OCTAVES_APART
+    return np.asarray(kept[pairs[near]], dtype=np.int64)
 
 
 def near_texts(texts: Sequence[str]) -> Pairs:

@@ -9,6 +9,7 @@ from graftwork.backbones.base import Backbone
 from graftwork.datasets.assemble import case_clashes
 from graftwork.datasets.duplicates import Pairs, alike, components, near_pictures, near_texts
 from graftwork.errors import Unreadable
+from graftwork.inspection.listening import firsts_of, listen
 from graftwork.inspection.record import Inspection, Leak, Repeats
 from graftwork.inspection.saying import SHOWN, warnings_of
 from graftwork.records import Notify, Progress, silent
@@ -31,10 +32,13 @@ def inspect(
     nothing.
     """
     digests, reasons = _digests(dataset, notify)
+    elongated, recordings = None, None
     if dataset.kind == "image":
         near_pairs, elongated = _look_at_pictures(dataset, digests, reasons, remember, notify)
+    elif dataset.kind == "audio":
+        near_pairs, recordings = listen(dataset, digests, reasons, remember, notify)
     else:
-        near_pairs, elongated = _look_at_texts(dataset, digests), None
+        near_pairs = _look_at_texts(dataset, digests)
     same = alike(digests)
     groups, oversized = _believable(len(dataset), same, near_pairs)
     equal = components(len(dataset), same)
@@ -54,13 +58,14 @@ def inspect(
         conflicts=_conflicts(dataset, groups),
         absent=_absent(dataset),
         elongated=elongated,
+        recordings=recordings,
         clashes=case_clashes(dataset.labels),
         notes=dataset.notes,
         warnings=(),
         unreadable_rows=tuple(sorted(reasons)),
         groups=groups,
     )
-    return replace(found, warnings=tuple(warnings_of(found)))
+    return replace(found, warnings=(*warnings_of(found), *_group_leaks(dataset, list(reasons))))
 
 
 # Reading
@@ -79,12 +84,6 @@ def _digests(dataset: Dataset, notify: Notify) -> tuple[list[bytes | None], dict
         if (i + 1) % _CHUNK == 0 or i + 1 == len(dataset):
             notify(Progress("reading rows", i + 1, len(dataset)))
     return digests, reasons
-
-
-def _firsts(digests: Sequence[bytes | None]) -> IntArray:
-    """Positions of the first row of each content."""
-    repeated = set(alike(digests)[:, 1].tolist())
-    return np.array([i for i, d in enumerate(digests) if d is not None and i not in repeated], dtype=np.int64)
 
 
 def _look_at_pictures(
@@ -113,7 +112,7 @@ def _look_at_pictures(
         colours[here] = values[:, GREY:]
         sizes[here] = seen.matrix[:, GREY + COLOUR :]
         notify(Progress("looking at pictures", start + len(chunk), len(index)))
-    firsts = np.intersect1d(_firsts(digests), np.setdiff1d(index, list(reasons)))
+    firsts = np.intersect1d(firsts_of(digests), np.setdiff1d(index, list(reasons)))
     small = sizes.min(1, initial=np.inf) < 2 * SIDE
     if len(firsts) < len(index):
         at = np.searchsorted(index, firsts)
@@ -127,7 +126,7 @@ def _look_at_pictures(
 def _look_at_texts(dataset: Dataset, digests: Sequence[bytes | None]) -> Pairs:
     column = dataset.rows.column
     assert isinstance(column, Texts)
-    firsts = _firsts(digests)
+    firsts = firsts_of(digests)
     return firsts[near_texts([column.text(int(i)) for i in firsts])]
 
 
@@ -211,6 +210,16 @@ def _conflicts(dataset: Dataset, groups: IntArray) -> tuple[tuple[tuple[str, str
         if len(members) > 1 and len(np.unique(codes[members])) > 1:
             found.append(tuple((dataset.rows.names[i], dataset.labels[codes[i]]) for i in members))
     return tuple(found)
+
+
+def _group_leaks(dataset: Dataset, unreadable: list[int]) -> list[str]:
+    """What is said where the user's own groups lie on both sides of the user's own split."""
+    if dataset.groups is None:
+        return []
+    learnt = np.setdiff1d(dataset.split.index("train", "validation"), unreadable)
+    test = np.setdiff1d(dataset.split.index("test"), unreadable)
+    shared = np.intersect1d(dataset.groups[learnt], dataset.groups[test])
+    return [f"groups both in test and in what is learnt from: {len(shared)}"] if len(shared) else []
 
 
 def _absent(dataset: Dataset) -> tuple[tuple[str, str], ...]:

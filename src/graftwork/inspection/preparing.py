@@ -27,8 +27,7 @@ def prepare(dataset: Dataset, found: Inspection, *, seed: int = 0, test: float |
     or fewer than two classes have training rows.
     """
     ready = readable(dataset, found)
-    leaks = _group_leaks(_without_unreadable(dataset, found))
-    ready = replace(ready, notes=(*ready.notes, *found.warnings, *leaks))
+    ready = replace(ready, notes=(*ready.notes, *found.warnings))
     ready = _only_learnable(ready)
     if ready.split.origin == "none":
         ready = _with_test(ready, seed, test)
@@ -41,15 +40,11 @@ def readable(dataset: Dataset, found: Inspection) -> Dataset:
     Raises RequestError where more than 5% of the rows are unreadable.
     """
     _refuse_unreadable(found)
-    ready = _without_unreadable(dataset, found)
+    ready = dataset.take(np.setdiff1d(np.arange(len(dataset)), found.unreadable_rows))
     groups = np.delete(found.groups, found.unreadable_rows)
     if ready.groups is not None:
         groups = components(len(ready), alike(groups.tolist()), alike(ready.groups.tolist()))
     return replace(ready, groups=groups)
-
-
-def _without_unreadable(dataset: Dataset, found: Inspection) -> Dataset:
-    return dataset.take(np.setdiff1d(np.arange(len(dataset)), found.unreadable_rows))
 
 
 def _refuse_unreadable(found: Inspection) -> None:
@@ -65,15 +60,6 @@ def _refuse_unreadable(found: Inspection) -> None:
             f"{len(found.unreadable_rows)} of {found.rows} rows cannot be read, more than "
             f"{UNREADABLE_SHARE:.0%} ({listed}{more}); mend or remove them, then run again"
         )
-
-
-def _group_leaks(dataset: Dataset) -> list[str]:
-    """What is said where the user's own groups lie on both sides of the user's own split."""
-    if dataset.groups is None:
-        return []
-    learnt = dataset.groups[dataset.split.index("train", "validation")]
-    shared = np.intersect1d(learnt, dataset.groups[dataset.split.index("test")])
-    return [f"groups both in test and in what is learnt from: {len(shared)}"] if len(shared) else []
 
 
 def _only_learnable(dataset: Dataset) -> Dataset:

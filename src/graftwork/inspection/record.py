@@ -28,6 +28,21 @@ class Repeats:
 
 
 @dataclass(frozen=True)
+class Recordings:
+    """What can be said of recordings alone. Lengths in seconds; rates: samples a second -> recordings.
+
+    silent: names of those without a sound in them; long: how many exceed two minutes.
+    """
+
+    shortest: float
+    median: float
+    longest: float
+    rates: Mapping[int, int]
+    silent: tuple[str, ...]
+    long: int
+
+
+@dataclass(frozen=True)
 class Inspection:
     """What was found. `counts`: part -> label -> rows; `unreadable`: row name -> reason.
 
@@ -35,8 +50,9 @@ class Inspection:
     not equal; oversized: sizes of sets of near-duplicates too large to be believed, which are not
     kept together. conflicts: equal or nearly equal contents under different labels, as (name, label)
     sets. absent: (part, label) without a row. elongated: share of pictures whose one side is more
-    than half as long again as the other (None for texts). clashes: labels that differ only by case or
-    space. groups: (rows,) ids of duplicates, exact or near, for `prepare`.
+    than half as long again as the other (None but for pictures). recordings: None but for recordings.
+    clashes: labels that differ only by case or space. groups: (rows,) ids of duplicates, exact or near,
+    for `prepare`.
     """
 
     name: str
@@ -53,6 +69,7 @@ class Inspection:
     conflicts: tuple[tuple[tuple[str, str], ...], ...]
     absent: tuple[tuple[str, str], ...]
     elongated: float | None
+    recordings: Recordings | None
     clashes: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]

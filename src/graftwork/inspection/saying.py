@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from graftwork.inspection.record import Inspection
+from graftwork.inspection.record import Inspection, Recordings
 
 SHOWN = 5
 """Examples given of anything; the rest is counted."""
@@ -39,7 +39,35 @@ def warnings_of(found: Inspection) -> list[str]:
         said.append(
             f"{found.elongated:.0%} of the pictures are elongated: --resize fit keeps what cropping loses"
         )
+    if found.recordings is not None:
+        said += _said_of_recordings(found.recordings)
     return said
+
+
+def _said_of_recordings(heard: Recordings) -> list[str]:
+    said = []
+    if heard.silent:
+        said.append(
+            f"silent recordings: {len(heard.silent)}, such as {heard.silent[0]}; they teach nothing, leave "
+            "them out"
+        )
+    if len(heard.rates) > 1:
+        rates = ", ".join(f"{rate} Hz {count} times" for rate, count in list(heard.rates.items())[:SHOWN])
+        said.append(f"recordings have different sample rates ({rates}); all are resampled to one")
+    if heard.long:
+        said.append(
+            f"{heard.long} recordings are longer than two minutes (the longest {duration(heard.longest)}); "
+            "what is not heard in full is heard in parts spread over it"
+        )
+    return said
+
+
+def duration(seconds: float) -> str:
+    """A length of time for a person: 0.42 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _said_of_repeats(found: Inspection) -> list[str]:
@@ -65,6 +93,10 @@ def in_words(found: Inspection) -> str:
     for part, by_label in found.counts.items():
         lines.append(f"{part}: {sum(by_label.values())} labelled rows")
         lines += [f"  {label:<{width}}  {count}" for label, count in by_label.items()]
+    if found.recordings is not None:
+        heard = found.recordings
+        shortest, longest = duration(heard.shortest), duration(heard.longest)
+        lines.append(f"lengths: {shortest} to {longest}, half of them under {duration(heard.median)}")
     if found.split_origin == "none":
         lines.append("no test part: fit makes one where there are 1000 labelled rows, else it uses folds")
     unreadable = [f"unreadable: {name} {reason}" for name, reason in found.unreadable.items()]
