@@ -81,7 +81,7 @@ def estimates(course: Course, scores: Float64, metric: Metric, seed: int) -> lis
     rng = np.random.default_rng(seed)
     level = _shrunk(level, scores, 0.5 / int(course.asked[: course.rungs[0].size].sum()) ** 2, rng)
     best = level[1:].max(axis=1, keepdims=True)
-    leads = level[1:] >= best
+    leads = level[1:] >= best - 1e-7  # what only the order's tie-break parts
     probability = (leads / leads.sum(axis=1, keepdims=True)).mean(axis=0)
     regret = (best - level[1:]).mean(axis=0)
     step = _growth(course, metric)

@@ -87,7 +87,9 @@ def _in_time(
     for kept in (alive, alive[:2]):
         if cost(kept) <= plan.left:
             return kept, wanted
-    part = max(0.0, plan.left) / cost(alive[:2])
+    if plan.left <= 0:
+        return alive, size
+    part = plan.left / cost(alive[:2])
     return alive[:2], int(size + part * (wanted - size))
 
 
