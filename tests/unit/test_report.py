@@ -86,6 +86,10 @@ def picture(colour: str = "teal", form: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
+def heard(seconds: float = 0.2) -> bytes:
+    return sounds.encode(np.sin(np.linspace(0, 300, round(8000 * seconds))), 8_000)
+
+
 def assessment(labels: tuple[str, ...] = LABELS, right: int = 17) -> Assessment:
     """Each class has `right` right answers and one taken for the next class."""
     k = len(labels)
@@ -431,10 +435,6 @@ def test_pictures_are_embedded_only_as_what_they_are_and_up_to_a_limit() -> None
     assert urls[0] == "data:image/png;base64," + base64.b64encode(png).decode()
     assert urls[1] is not None and urls[1].startswith("data:image/jpeg;base64,")
     assert urls[2:] == [None, None, None]
-
-
-def heard(seconds: float = 0.2) -> bytes:
-    return sounds.encode(np.sin(np.linspace(0, 300, round(8000 * seconds))), 8_000)
 
 
 def audible(*contents: bytes | None) -> Result:
