@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ from graftwork.sources.source import file_digest
 
 VERSION = 1
 """Raised whenever the same seed begins to give other weights."""
-PICTURES = 8
+PICTURES = 4
 """Made-up pictures from which the statistics of batch normalisation are taken."""
 Drawn = tuple[tuple[str, ...], Mapping[str, Any]]
 """The weights' files, relative to their folder, and the options that are others than the source's."""
@@ -43,8 +44,9 @@ def named(rest: str, *, offline: bool) -> Source:
     name, at, seed = rest.rpartition("@")
     if not (at and seed.isdigit()):
         name, seed = rest, "0"
-    if name.startswith("random:"):
-        raise RequestError(f"{name!r} is random already; expected random:NAME or random:NAME@SEED")
+    if not name or name.startswith("random:"):
+        seen = f"{name!r} is random already" if name else "there is no name after random:"
+        raise RequestError(f"{seen}; expected random:NAME or random:NAME@SEED, NAME a source")
     base = _base(name, offline)
     if base.family not in _DRAWN:
         raise RequestError(
@@ -126,16 +128,21 @@ def _transformers(base: Source, work: Path, seed: int) -> Drawn:
         import torch
         from transformers import AutoConfig, AutoModel
 
+        from graftwork.backbones.images import preprocessing_of
+
         try:
             config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False, local_files_only=True)
-            module = AutoModel.from_config(config, dtype=torch.float32, trust_remote_code=False)
+            build: Any = AutoModel.from_config  # it has no types
+            module = build(config, dtype=torch.float32, trust_remote_code=False)
         except (ValueError, KeyError) as error:
             raise RequestError(
                 f"source {base.name!r} is of an architecture that the installed transformers cannot build; "
                 "try: pip install -U transformers, or another source"
             ) from error
         if base.kind == "image":
-            _settle(base, module)
+            framing = preprocessing_of(base, fit=True)["framing"]
+            pixels = _smooth(framing["height"], framing["width"], 1.0)
+            _settle(module, lambda: module(pixel_values=pixels))
         module.eval().save_pretrained(work / "saved", max_shard_size="1000GB")
     # a copy: the library gives a file that only its owner may read
     shutil.copyfile(work / "saved" / "model.safetensors", work / "model.safetensors")
@@ -143,34 +150,38 @@ def _transformers(base: Source, work: Path, seed: int) -> Drawn:
     return ("model.safetensors",), {}
 
 
-def _settle(base: Source, module: Any) -> None:
-    """Give batch normalisation the statistics of made-up pictures, as training would of real ones.
+def _settle(module: Any, run: Callable[[], Any]) -> None:
+    """Give batch normalisation the statistics of made-up pictures, which `run` puts through in float64.
 
-    With the initial ones (mean 0, variance 1) nothing is normalised: MEASURED
+    With the initial ones (mean 0, variance 1) nothing is normalised, and the small weights that encoders
+    are initialised with multiply through: MobileNetV2's features are then finite but of size 1e-22, its
+    own trained ones 0.2; with these statistics they are 0.3 and differ from picture to picture.
     """
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    from graftwork.backbones.images import preprocessing_of
-
     norms = [one for one in module.modules() if isinstance(one, _BatchNorm)]
     if not norms:
         return
-    framing = preprocessing_of(base, fit=True)["framing"]
     momenta = [one.momentum for one in norms]
     module.eval()
     for one in norms:
         one.train()
         one.momentum = 1.0  # the statistics of this one batch, whole
-    coarse = torch.randn(PICTURES, 3, 8, 8)  # smooth, as pictures are
-    size = (framing["height"], framing["width"])
-    pixels = torch.nn.functional.interpolate(coarse, size, mode="bilinear", align_corners=False)
+    module.double()  # float64: sums then round to the same float32 whatever the number of threads
     with torch.no_grad():
-        # float64: sums are then rounded alike whatever the number of threads
-        module.double()(pixel_values=pixels.double())
+        run()
     module.float()
     for one, momentum in zip(norms, momenta, strict=True):
         one.momentum = momentum
+
+
+def _smooth(height: int, width: int, scale: float, channels: int = 3) -> Any:
+    """Made-up pictures (PICTURES, channels, height, width), float64: coarse noise, smooth as photos are."""
+    import torch
+
+    coarse = scale * torch.randn(PICTURES, channels, 8, 8, dtype=torch.float64)
+    return torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
 
 
 def _compact(base: Source, work: Path, seed: int) -> Drawn:
@@ -179,8 +190,11 @@ def _compact(base: Source, work: Path, seed: int) -> Drawn:
     from graftwork.backbones.compact import weights
     from graftwork.networks import CompactConfig, CompactNet
 
+    config = CompactConfig.from_json(base.json("config.json")["network"])
     with _seeded(seed):
-        made = CompactNet(CompactConfig.from_json(base.json("config.json")["network"]), classes=1)
+        made = CompactNet(config, classes=1)
+        pixels = (0.5 + _smooth(config.size, config.size, 0.2, config.channels)).clamp(0, 1)
+        _settle(made, lambda: made.features(pixels))
     (work / "model.safetensors").write_bytes(save(weights(made)))
     return ("model.safetensors",), {}
 
@@ -198,7 +212,8 @@ def _keras(base: Source, work: Path, seed: int) -> Drawn:
         if len(shape) > 1:
             inputs = shape[:2] if len(shape) == 4 and shape[-1] == 1 else shape[:-1]
             variable.assign(rng.normal(size=shape).astype(np.float32) * np.sqrt(2 / np.prod(inputs)))
-    for layer in model.layers:
+    for number, layer in enumerate(model.layers):
+        layer.name = f"layer_{number}"  # its own counts what this process built before, and is in the file
         if hasattr(layer, "momentum"):
             layer.momentum = 0.0  # as in `_settle`
         if hasattr(layer, "rate"):
@@ -207,7 +222,8 @@ def _keras(base: Source, work: Path, seed: int) -> Drawn:
     index = np.arange(size) * 8 // size
     import torch
 
-    with library().device("cpu"), torch.no_grad():
+    with library().device("cpu"), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras converts its numbers in a way that NumPy 2 calls old
         prepare = preprocess_input(base.options["architecture"])
         model(prepare(torch.from_numpy(coarse[:, index][:, :, index])), training=True)
         model.save_weights(work / "model.weights.h5")
@@ -246,12 +262,19 @@ def _onnx(base: Source, work: Path, seed: int) -> Drawn:
     if front is not None:
         shutil.copyfile(base.folder / front, work / front)
     network = onnx.load(str(base.folder / model))
+    count = 0
     for tensor in network.graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
         # two values are a mask or a switch, not weights
         if values.ndim > 1 and values.dtype.kind == "f" and len(np.unique(values)) > 2:
             drawn = _like(values.astype(np.float32), rng).astype(values.dtype)
             tensor.CopyFrom(onnx.numpy_helper.from_array(drawn, tensor.name))
+            count += 1
+    if not count:
+        raise RequestError(
+            f"source {base.name!r} holds no matrix of floating-point weights to draw anew; if it is "
+            "quantised, use the network before it was"
+        )
     (work / model).parent.mkdir(parents=True, exist_ok=True)
     onnx.save(network, str(work / model))
     return tuple(one for one in (front, model) if one is not None), {}
