@@ -3,7 +3,7 @@
 from graftwork.catalogue import forbids_commercial_use
 from graftwork.console import table
 from graftwork.records import Assessment, Ranking, Result, Score
-from graftwork.report.words import duration, size
+from graftwork.report.words import begun, chance, duration, size
 from graftwork.rows import PLURAL
 from graftwork.verdict import in_words
 
@@ -84,7 +84,7 @@ def ranking_in_words(ranking: Ranking) -> str:
             "*" if one.name == ranking.choice else "",
             one.name,
             _score(one.expected),
-            f"{one.probability_best:.0%}",
+            chance(one.probability_best),
             f"{100 * one.regret:.1f}",
             duration(one.seconds),
             size(one.memory),
@@ -97,7 +97,7 @@ def ranking_in_words(ranking: Ranking) -> str:
         rows.append(["", "(not transferring)", _score(ranking.baseline), *[""] * 6])
     why = [[one.name, one.reason] for one in ranking.candidates]
     why += [[name, f"not looked at: {reason}"] for name, reason in ranking.refused.items()]
-    said = ranking.sentence[:1].upper() + ranking.sentence[1:].rstrip(".") + "."
+    said = begun(ranking.sentence, [one.name for one in ranking.candidates])
     spent = f"{ranking.rows:,} rows looked at in {duration(ranking.seconds)}"
     return "\n".join([table(head, rows), "", said, "", table(("why", ""), why), "", spent])
 

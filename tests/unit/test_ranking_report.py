@@ -56,6 +56,7 @@ def test_fit_shows_the_ranking_after_the_scores_and_only_where_there_is_one() ->
         (tiny.ranking(), "Start from efficient-photos"),
         (tiny.nothing(), "Nothing stands out"),
         (tiny.beaten(), "No source beats not transferring"),
+        (tiny.unsure(), "efficient-photos comes first"),
     ],
 )
 def test_headline_is_what_was_found(ranking: Ranking, said: str) -> None:
@@ -117,6 +118,26 @@ def test_no_text_changes_the_page_it_stands_in(text: str) -> None:
     html = render_ranking(poisoned(text), text)
     html.encode("utf-8")
     assert shape(html) == shape(render_ranking(poisoned("plain"), "plain"))
+
+
+def test_sentence_begins_with_a_capital_unless_a_sources_name_begins_it() -> None:
+    for sentence, shown in (
+        ("mobilenet is first", "Mobilenet is first."),
+        ("tiny_0.25: 0.7", "tiny_0.25: 0.7."),
+    ):
+        one = replace(tiny.ranking(), sentence=sentence)
+        assert f"\n\n{shown}\n" in ranking_in_words(one)
+        assert f"<bdi>{shown}</bdi>" in render_ranking(one, "data")
+
+
+def test_sentence_does_not_say_the_headline_again() -> None:
+    text = Page(render_ranking(tiny.nothing(), "data")).text
+    assert text.count("othing stands out") == 2  # the title, and the headline
+    assert "No source tells these labels apart (p = 0.42)." in text
+
+
+def test_rows_of_the_model_without_transfer_are_said() -> None:
+    assert "85.3% on 247 rows" in Page(render_ranking(tiny.unsure(), "data")).text
 
 
 def test_numbers_that_do_not_exist_are_said_to_be_missing() -> None:

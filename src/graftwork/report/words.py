@@ -152,8 +152,13 @@ def chance(probability: float) -> str:
     return "above 99%" if probability > 0.99 else percent(probability, 0)
 
 
-def begun(said: str, names: Iterable[str]) -> str:
-    """A finding as a sentence of its own; one of the names keeps its spelling where it comes first."""
+def begun(said: str, names: Iterable[str], headline: str = "") -> str:
+    """A finding as a sentence of its own, below a headline that may have said how it begins.
+
+    One of the names keeps its spelling where it comes first.
+    """
     shown = visible(said).strip().rstrip(".") + "."
+    opening = f"{headline}: ".casefold()
+    shown = shown[len(opening) :] if shown.casefold().startswith(opening) else shown
     named = any(shown.startswith(name) for name in map(visible, names))
     return _MINUS.sub("−", shown if named else shown[:1].upper() + shown[1:])
