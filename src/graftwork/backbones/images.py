@@ -221,8 +221,12 @@ def preprocessing_of(source: Source, *, fit: bool) -> dict[str, Any]:
     processor = stated if _complete(stated) else _asked(source, stated)
     scale = float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 1.0
     normalise = processor.get("do_normalize", True)
-    mean = [float(m) / scale for m in processor["image_mean"]] if normalise else [0.0] * 3
-    std = [float(s) / scale for s in processor["image_std"]] if normalise else [1 / scale] * 3
+    shift = 1.0 if processor.get("rescale_offset") else 0.0
+    means = [float(m) for m in processor["image_mean"]] if normalise else [0.0] * 3
+    stds = [float(s) for s in processor["image_std"]] if normalise else [1.0] * 3
+    if processor.get("include_top"):  # EfficientNet's: divided by the deviation once more
+        stds = [one * float(s) for one, s in zip(stds, processor["image_std"], strict=True)]
+    mean, std = [(m + shift) / scale for m in means], [s / scale for s in stds]
     if len(mean) != 3 or source.json("config.json").get("num_channels", 3) != 3:
         raise RequestError(f"source {source.name!r} does not take RGB pictures; choose another source")
     framing = _framing(source, processor, fit, tuple(round(min(255.0, max(0.0, m))) for m in mean))
