@@ -96,7 +96,7 @@ def ranking_in_words(ranking: Ranking) -> str:
     if ranking.baseline is not None:
         rows.append(["", "(not transferring)", _score(ranking.baseline), *[""] * 6])
     why = [[one.name, one.reason] for one in ranking.candidates]
-    why += [[name, f"not looked at: {reason}"] for name, reason in ranking.refused.items()]
+    why += [[name, reason] for name, reason in ranking.refused.items()]
     said = begun(ranking.sentence, [one.name for one in ranking.candidates])
     spent = f"{ranking.rows:,} rows looked at in {duration(ranking.seconds)}"
     return "\n".join([table(head, rows), "", said, "", table(("why", ""), why), "", spent])
