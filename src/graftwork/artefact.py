@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -22,8 +22,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from graftwork import registry
 from graftwork.errors import ArtefactError, RequestError, WorkError
+from graftwork.examples import light
+from graftwork.examples import probe_rows as probe_rows
+from graftwork.examples import synthetic_rows as synthetic_rows
 from graftwork.model import Model
-from graftwork.rows import Contents, Kind, Rows, Texts
+from graftwork.rows import Kind, Rows
 from graftwork.sources import Source
 
 SCHEMA = 1
@@ -269,9 +272,10 @@ def _write_parts(model: Model, work: Path, probe: Rows, report: str, bundle: boo
 
 def _write_probe(model: Model, folder: Path, probe: Rows) -> None:
     folder.mkdir()
-    for i in range(len(probe)):
-        (folder / f"row-{i}").write_bytes(probe.column.read(i))
-    answers = model.answer(probe)
+    kept = [light(probe.column, i) for i in range(len(probe))]
+    for i, content in enumerate(kept):
+        (folder / f"row-{i}").write_bytes(content)
+    answers = model.answer(probe_rows(probe.kind, kept))
     matrix = np.ascontiguousarray(answers.features.matrix)
     _write(folder / "answers.safetensors", {"features": matrix, "probabilities": answers.probabilities})
 
@@ -296,35 +300,6 @@ def _replay(folder: Path, manifest: Manifest, model: Model) -> None:
             f"{folder} answers its probe rows differently on this machine (largest difference of a "
             f"probability {worst:.3f}, at most {TOLERANCE} allowed); fit it again here"
         )
-
-
-def probe_rows(kind: Kind, contents: Sequence[bytes]) -> Rows:
-    """Rows from encoded contents, as an artefact keeps them."""
-    names = [f"probe row {i}" for i in range(len(contents))]
-    if kind == "text":
-        return Rows(
-            names, {"text": Texts([content.decode("utf-8", "surrogatepass") for content in contents])}
-        )
-    return Rows(names, {"image": Contents("image", list(contents))})
-
-
-def synthetic_rows(kind: Kind, count: int = 4) -> Rows:
-    """Made-up rows for a probe without the user's own (`--no-examples`)."""
-    if kind == "text":
-        texts = ["", "one short sentence", "例子：一句话。", "a longer sentence " * 20]
-        return probe_rows(kind, [text.encode() for text in texts[:count]])
-    import io
-
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    contents = []
-    for _ in range(count):
-        coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        buffer = io.BytesIO()
-        coarse.resize((256, 256), Image.Resampling.BICUBIC).save(buffer, "PNG")
-        contents.append(buffer.getvalue())
-    return probe_rows(kind, contents)
 
 
 def _recorded(folder: Path, entry: SourceEntry) -> Source | None:

@@ -53,7 +53,8 @@ class KernelHead:
 def scaled(features: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.float32]:
     """The used columns of (rows, width), times their scale."""
     used = np.flatnonzero(columns)
-    return np.asarray(features[:, used] * columns[used], dtype=np.float32)
+    # choosing columns lays a matrix out by column, a file by row: sums must not depend on which it was
+    return np.ascontiguousarray(features[:, used] * columns[used], dtype=np.float32)
 
 
 def gaussian(rows: NDArray[np.float32], landmarks: NDArray[np.float32]) -> Float64:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from io import BufferedIOBase
 from types import MappingProxyType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,7 +136,7 @@ def describe(spectrum: Floats, seconds: float) -> Floats:
     whole = np.array([np.log2(seconds), level.mean() / 10, level.max() / 10])
     shape = np.maximum(spectrum, spectrum.max() - RANGE)
     shape -= shape.mean()
-    course = spans(shape[_loud(level)], SPANS) @ _cosines(BANDS, _CEPSTRA).T
+    course = np.einsum("tb,cb->tc", spans(shape[_loud(level)], SPANS), _cosines(BANDS, _CEPSTRA))
     return np.concatenate([_timbre(shape), _movement(shape), course.ravel(), whole]).astype(np.float32)
 
 
@@ -198,21 +199,50 @@ def spectrogram(samples: Floats, rate: int) -> Floats:
     hann *= np.float32(2 / hann.sum())
     padded = np.pad(samples, (length // 2, length))
     framed = np.lib.stride_tricks.sliding_window_view(padded, length)[: len(samples) + 1 : hop]
-    triangles = _triangles(rate, size).T
+    bands = _Bands.of(rate, size)
     found = np.empty((len(framed), BANDS), dtype=np.float32)
     for start in range(0, len(framed), _BLOCK):
-        spectrum = np.fft.rfft(framed[start : start + _BLOCK] * hann, size)
-        power = spectrum.real**2 + spectrum.imag**2
-        found[start : start + _BLOCK] = power @ triangles
+        spectrum = np.fft.rfft(framed[start : start + _BLOCK] * hann, size).astype(np.complex64)
+        found[start : start + _BLOCK] = bands.sums(spectrum.real**2 + spectrum.imag**2)
     return np.asarray(10 * np.log10(np.maximum(found, np.float32(10 ** (FLOOR / 10)))), dtype=np.float32)
 
 
-@cache
-def _triangles(rate: int, size: int) -> Floats:
-    """Weight of each frequency in each mel band: (bands, size // 2 + 1)."""
-    low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (_LOWEST, min(_HIGHEST, rate / 2)))
-    edges = 700 * (10 ** (np.linspace(low, high, BANDS + 2) / 2595) - 1)
-    frequency = np.arange(size // 2 + 1) * rate / size
-    rise = (frequency - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    fall = (edges[2:, None] - frequency) / (edges[2:] - edges[1:-1])[:, None]
-    return np.asarray(np.maximum(0, np.minimum(rise, fall)), dtype=np.float32)
+@dataclass(frozen=True)
+class _Bands:
+    """Triangles on the mel scale, each from its left neighbour's peak to its right one's.
+
+    starts: (bands + 1,) the first frequency of each stretch between two peaks; empty: (bands + 1,) True
+    for a stretch without any; rise: (frequencies,) weight in the triangle that rises over a frequency,
+    the one that falls there having the rest.
+    """
+
+    starts: NDArray[np.int64]
+    empty: NDArray[np.bool_]
+    rise: Floats
+
+    @classmethod
+    @cache
+    def of(cls, rate: int, size: int) -> Self:
+        low, high = (2595 * np.log10(1 + hertz / 700) for hertz in (_LOWEST, min(_HIGHEST, rate / 2)))
+        peaks = 700 * (10 ** (np.linspace(low, high, BANDS + 2) / 2595) - 1)
+        frequency = np.arange(size // 2 + 1) * rate / size
+        starts = np.searchsorted(frequency, peaks)
+        between = np.clip(np.searchsorted(peaks, frequency, side="right") - 1, 0, BANDS)
+        rise = (frequency - peaks[between]) / (peaks[between + 1] - peaks[between])
+        inside = (frequency >= peaks[0]) & (frequency <= peaks[-1])
+        return cls(starts, np.diff(starts) == 0, np.where(inside, rise, 0).astype(np.float32))
+
+    def sums(self, power: Floats) -> Floats:
+        """Powers (frames, frequencies) -> (frames, bands).
+
+        Not a product of matrices: how those are rounded depends on the number of threads.
+        """
+        rising = power * self.rise
+        over, under = self._stretches(rising), self._stretches(power - rising)
+        return np.asarray(over[:, :-1] + under[:, 1:])
+
+    def _stretches(self, power: Floats) -> Floats:
+        """Sums (frames, bands + 1) of what lies between two peaks."""
+        # a zero behind the last frequency, for stretches that begin beyond it
+        padded = np.pad(power[:, : self.starts[-1]], ((0, 0), (0, 1)))
+        return np.where(self.empty, np.float32(0), np.add.reduceat(padded, self.starts[:-1], axis=1))

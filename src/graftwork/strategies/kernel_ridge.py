@@ -59,7 +59,7 @@ def fit_features(task: Task, basis: Backbone, recipe: Recipe, notify: Notify) ->
     arrays: dict[str, NDArray[Any]] = {
         "columns": columns,
         "landmarks": landmarks,
-        "coefficients": coefficients,
+        "coefficients": np.ascontiguousarray(coefficients),
     }
     head = KernelHead(task.labels, {"temperature": chosen.temperature}, arrays)
     settings = {"model": recipe.model, "kept_rows": len(rows)} | chosen.record(task.metric)
