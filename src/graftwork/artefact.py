@@ -85,9 +85,12 @@ class Manifest(BaseModel):
 
 
 def machine() -> str:
-    """Names the kind of machine on which answers must be bit-equal: processor and number libraries."""
+    """Names the kind of machine on which answers must be bit-equal: processor, threads, number libraries."""
+    from graftwork.backbones.engine import cores
+
     numbers = " ".join(f"{name} {version(name)}" for name in ("numpy", "torch", "openvino", "tokenizers"))
-    return f"{platform.machine()} {_processor()} {numbers}"
+    # a product of matrices is rounded differently when it is shared out among more threads
+    return f"{platform.machine()} {_processor()} {cores()} threads {numbers}"
 
 
 def save(

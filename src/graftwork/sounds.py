@@ -122,6 +122,12 @@ class _View:
             self.error = error
             return b""
 
+    def refuse_error(self) -> None:
+        """Raise Unreadable where the file could not be read."""
+        if self.error is not None:
+            reason = self.error.strerror or self.error
+            raise Unreadable(f"cannot be read ({reason})") from self.error
+
 
 @contextmanager
 def _opened(file: BufferedIOBase) -> Iterator[soundfile.SoundFile]:
@@ -137,20 +143,19 @@ def _opened(file: BufferedIOBase) -> Iterator[soundfile.SoundFile]:
     try:
         sound = soundfile.SoundFile(view)
     except soundfile.LibsndfileError as error:
-        raise _failed(view) or Unreadable(_not_a_sound(head)) from error
+        view.refuse_error()
+        raise Unreadable(_not_a_sound(head)) from error
     try:
         with sound:
             _refuse_strange(sound)
             yield sound
-    except soundfile.LibsndfileError as error:
+    except (soundfile.LibsndfileError, Unreadable) as error:
+        view.refuse_error()  # what libsndfile makes of a disk that fails is a file that ends
+        if isinstance(error, Unreadable):
+            raise
         said = error.error_string.strip().rstrip(".")
-        raise _failed(view) or Unreadable(f"is truncated or damaged ({said})") from error
-
-
-def _failed(view: _View) -> Unreadable | None:
-    if view.error is None:
-        return None
-    return Unreadable(f"cannot be read ({view.error.strerror or view.error})")
+        raise Unreadable(f"is truncated or damaged ({said})") from error
+    view.refuse_error()
 
 
 def _not_a_sound(head: bytes) -> str:

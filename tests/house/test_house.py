@@ -14,8 +14,8 @@ SRC = Path(__file__).parents[2] / "src" / "graftwork"
 MODULES = sorted(SRC.rglob("*.py"))
 ORDER = """
 errors rows records registry paths signatures images sounds datasets sources catalogue seen networks
-backbones store inspection examples spectrum transferability logistic heads kernel_head model training strategies
-intervals evaluation verdict folds curve unknown ranking pretraining artefact
+backbones store inspection examples spectrum transferability logistic heads kernel_head model training
+strategies intervals evaluation verdict folds curve unknown ranking pretraining artefact
 """.split()
 JOINERS = """
 showing wire words remembered bench checking report transfer estimator demo inputs doctor console cli
