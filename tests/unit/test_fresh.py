@@ -101,7 +101,7 @@ def test_a_seed_gives_the_same_weights_again_and_another_seed_others(
 
 def test_a_keras_application_needs_no_weights_file_and_a_seed_gives_the_same_file(home: Path) -> None:
     first = sources.find("random:keras:MobileNet")
-    assert first.options == {"architecture": "MobileNet", "size": 224, "own": False}
+    assert first.options == {"architecture": "MobileNet", "size": 224, "scaled_twice": False}
     shutil.rmtree(home / "random")
     assert sources.find("random:keras:MobileNet").weights_sha256 == first.weights_sha256
 

@@ -226,6 +226,12 @@ def test_keras_own_efficientnet_weights_scale_their_input_twice_as_keras_does(
     wanted = tiny_keras.predicted(theirs, net, VALUES)
     assert np.abs(run(path, net=net) - wanted).max() < 1e-4 * np.abs(wanted).max()
     assert np.abs(wanted - plain).max() > 0.01 * np.abs(plain).max()
+    for layout in ("tuned.weights.h5", "tuned.h5", "tuned.keras"):  # trained on from Keras's, saved anew
+        tuned = sources.find(f"keras:{net}@{tiny_keras.save(theirs, tmp_path / layout)}")
+        assert tuned.options["scaled_twice"]
+    assert np.abs(run(tmp_path / layout, net=net) - wanted).max() < 1e-4 * np.abs(wanted).max()
+    random = tiny_keras.save(made, tmp_path / "random.keras")
+    assert not sources.find(f"keras:{net}@{random}").options["scaled_twice"]
 
 
 def test_a_restored_backbone_gives_the_same_bits(files: dict[str, Path], rows: Rows) -> None:

@@ -69,7 +69,7 @@ def _base(name: str, offline: bool) -> Source:
     from graftwork.sources.keras import described
 
     architecture = name.removeprefix("keras:").partition("@")[0]
-    options = {"architecture": architecture, "size": described(architecture)["size"], "own": False}
+    options = {"architecture": architecture, "size": described(architecture)["size"], "scaled_twice": False}
     return Source(name, "image", "keras", Path(), {}, (), "local", options=options)
 
 

@@ -134,7 +134,7 @@ def load(model: Any, source: Source) -> None:
     lacking = [one.path for one in model.weights if not np.isfinite(_values(one)).all()]
     if lacking:
         raise ArtefactError(f"{path} lacks numbers for {lacking[0]} of {source.options['architecture']}")
-    if source.options["own"]:
+    if source.options["scaled_twice"]:
         _scale_twice(model)
     for layer in model.layers:
         if hasattr(layer, "finalize_state"):
@@ -190,10 +190,7 @@ def _listed(group: Any, key: str) -> list[str]:
 
 
 def _scale_twice(model: Any) -> None:
-    """Divide the normalised input by sqrt(std) once more, as Keras does for its own EfficientNet weights.
-
-    It adds a layer for it (they were trained with the mean squared away); folded into the variance here.
-    """
+    """Divide the normalised input by sqrt(std) once more (see `sources.keras`), folded into the variance."""
     layer = next(layer for layer in model.layers if type(layer).__name__ == "Normalization")
     variance = layer.weights[1]
     variance.assign(_values(variance) * np.array([0.229, 0.224, 0.225], np.float32))

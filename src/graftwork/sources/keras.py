@@ -10,6 +10,7 @@ import inspect
 import os
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -35,7 +36,11 @@ def named(rest: str, *, offline: bool) -> Source:
     facts = described(architecture)
     path = _given(file, architecture) if at else _fetched(architecture, offline)
     name = f"keras:{architecture}@{path}" if at else f"keras:{architecture}"
-    options = {"architecture": architecture, "size": facts["size"], "own": _is_own(architecture, path)}
+    options = {
+        "architecture": architecture,
+        "size": facts["size"],
+        "scaled_twice": _scales_twice(architecture, path),
+    }
     digest = file_digest(path)
     origin: Origin = "local" if at else "hub"
     return Source(
@@ -199,12 +204,31 @@ def _announced(architecture: str) -> dict[str, Any]:
     return paths.kept("keras-files", key, ask)
 
 
-def _is_own(architecture: str, path: Path) -> bool:
-    """Whether these are Keras's own EfficientNet weights: for those alone it scales inputs twice."""
+def _scales_twice(architecture: str, path: Path) -> bool:
+    """Whether EfficientNet weights expect their input divided by sqrt(std) once more than normalised.
+
+    Keras adds a layer for it where it loads its own weights, so they and what was trained on from them
+    do; a network that began with random weights does not have that second Rescaling.
+    """
     if not architecture.startswith("EfficientNetB"):
         return False
     module = sys.modules[_function(architecture).__module__]
-    return _has_hash(path, [one for pair in module.WEIGHTS_HASHES.values() for one in pair])
+    own = [one for pair in module.WEIGHTS_HASHES.values() for one in pair]
+    return _has_hash(path, own) or sum(name.startswith("rescaling") for name in _layers(path)) > 1
+
+
+def _layers(path: Path) -> list[str]:
+    """The names of a weights file's layers; none where it cannot be read, which loading it will say."""
+    import h5py
+
+    try:
+        archive = zipfile.ZipFile(path) if path.suffix == ".keras" else None
+        with archive.open("model.weights.h5") if archive else path.open("rb") as raw, h5py.File(raw) as file:
+            group = file.get("model_weights", file)
+            listed = group.attrs.get("layer_names", file.get("layers", ()))
+            return [name.decode() if isinstance(name, bytes) else str(name) for name in listed]
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return []
 
 
 def _has_hash(path: Path, hashes: list[str | None]) -> bool:
