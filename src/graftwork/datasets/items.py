@@ -152,9 +152,10 @@ def _file_of_samples(item: Any, i: int) -> bytes:
 
     given, rate = (item["array"], item["sampling_rate"]) if isinstance(item, Mapping) else item
     samples = np.asarray(given)
-    if not isinstance(rate, int | float | np.number) or int(rate) not in RATES:
+    if not isinstance(rate, int | float | np.number) or not RATES.start <= rate < RATES.stop:
+        seen = type(rate).__name__ if hasattr(rate, "shape") else repr(rate)
         raise RequestError(
-            f"item {i + 1} has the rate {rate!r:.40}; expected samples a second, such as (samples, 16000)"
+            f"item {i + 1} has the rate {seen:.40}; expected samples a second, such as (samples, 16000)"
         )
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "fiu":
         raise RequestError(
