@@ -279,14 +279,14 @@ def test_first_of_duplicate_words_wins_and_it_is_said(tmp_path: Path) -> None:
 def test_truncated_binary_and_gzip_files_are_refused(tmp_path: Path) -> None:
     path = tiny.binary(tmp_path / "v.bin", WORDS, MATRIX)
     path.write_bytes(path.read_bytes()[:-30])
-    assert "truncated" in refusal(path)
+    assert "is truncated" in refusal(path)
     for write, name in ((tiny.word2vec, "v.txt"), (tiny.glove, "g.txt")):
         text = write(tmp_path / name, WORDS, MATRIX)
         text.write_bytes(text.read_bytes()[:-30])
-        assert "truncated" in refusal(text)
+        assert "is truncated" in refusal(text)
     packed = tiny.word2vec(tmp_path / "v.txt.gz", WORDS * 40, np.tile(MATRIX, (40, 1)))
     packed.write_bytes(packed.read_bytes()[:-30])
-    assert "truncated" in refusal(packed)
+    assert "is truncated" in refusal(packed)
 
 
 def test_empty_file_and_blank_line_are_refused(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_more_than_the_free_memory_is_refused_naming_what_is_needed(
 
 def test_promise_of_terabytes_is_refused_before_anything_is_allocated(tmp_path: Path) -> None:
     (tmp_path / "v.bin").write_bytes(b"900000000000 300\nword " + bytes(1200))
-    assert "truncated" in refusal(tmp_path / "v.bin")
+    assert "is truncated" in refusal(tmp_path / "v.bin")
 
 
 def test_pickles_of_gensim_are_refused_unopened(tmp_path: Path) -> None:
