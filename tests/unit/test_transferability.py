@@ -232,6 +232,22 @@ def test_rows_whose_class_has_no_other_group_are_not_asked() -> None:
         assert np.isfinite(score.value) and np.isfinite(score.null).all(), score.name
 
 
+def test_a_class_without_rows_changes_nothing() -> None:
+    features, codes = toy(30, 8, 8)
+    plain = separations(features, codes, np.arange(30), [])
+    gap = separations(features, codes + (codes > 0), np.arange(30), [])
+    assert [s.value for s in gap] == pytest.approx([s.value for s in plain])
+
+
+def test_rows_all_of_one_group_separate_nothing_left_out() -> None:
+    features, codes = toy(30, 8, 8)
+    groups = np.zeros(30, dtype=np.int64)
+    found = {s.name: s for s in separations(features, codes, groups, shufflings(codes, groups, 3, 0))}
+    assert found["ridge"].value == 0.0
+    assert found["log_loss"].value == found["discriminant"].value == pytest.approx(-np.log(3))
+    assert all(s.p == 1.0 for s in found.values())
+
+
 @pytest.mark.parametrize("grouped_by", [1, 3])
 def test_nearest_neighbours_equal_scikit_learns_outside_the_group(grouped_by: int) -> None:
     features, codes = toy(45, 12, 12)
@@ -337,7 +353,7 @@ def test_p_is_uniform_under_shuffled_labels(rows: int, width: int, clumps: int) 
 
 
 def test_ties_count_as_at_least_as_good() -> None:
-    score = Separation("knn", 0.5, np.array([0.5, 0.5 + 1e-12, 0.2, 0.7]))
+    score = Separation("knn", 0.5, np.array([0.5, 0.5 - 1e-12, 0.2, 0.7]))
     assert score.p == pytest.approx(4 / 5)
     assert Separation("knn", 0.5, np.full(4, 0.5)).z == 0.0
 

@@ -24,9 +24,12 @@ class Leaving:
         order = np.argsort(groups, kind="stable")
         sizes = np.bincount(groups)
         starts = np.cumsum(sizes) - sizes
-        # groups of equal size together: (groups, size) row numbers; rows alone need none of it
+        # groups of equal size together: (groups, size) row numbers. Rows alone need none of it, and
+        # without a group of all rows nothing would be left to learn from
         self.clumps = [
-            order[starts[sizes == size][:, None] + np.arange(size)] for size in np.unique(sizes) if size > 1
+            order[starts[sizes == size][:, None] + np.arange(size)]
+            for size in np.unique(sizes)
+            if 1 < size < len(groups)
         ]
 
     def answers(

@@ -63,7 +63,7 @@ def _left_out(
     kept = asked[:, None]
     residual = np.sum((marks - ridge) ** 2, axis=(1, 2), where=kept, dtype=np.float64)
     spread = np.sum((1.0 - share @ share) * asked, axis=1)
-    r2 = 1.0 - residual / np.maximum(spread, 1e-12)
+    r2 = np.where(spread > 0.0, 1.0 - residual / np.maximum(spread, 1e-12), 0.0)
     return r2, -tempered(ridge, codes, asked), -tempered(gaussian, codes, asked)
 
 

@@ -71,14 +71,15 @@ def separations(
     *,
     source_probabilities: NDArray[np.float32] | None = None,
 ) -> tuple[Separation, ...]:
-    """Every score of (N, D) features for labels coded 0..C-1, none missing; in the order of NAMES.
+    """Every score of (N, D) features for the labels of N rows, each labelled; in the order of NAMES.
 
     groups (N,): rows of one group leave together. labellings: what `shufflings` gave; may be empty.
     source_probabilities (N, Z): what the source's own classifier says (see backbones.classifier);
     without, there is no nce and no leep. Raises RequestError where features are not finite.
     """
-    many = np.array([codes, *labellings])
-    classes = int(codes.max()) + 1
+    # classes without a row in this sample are not asked for
+    present, place = np.unique(np.array([codes, *labellings]), return_inverse=True)
+    many, classes = place.reshape(-1, len(codes)), len(present)
     groups = np.unique(groups, return_inverse=True)[1]
     table = dict(linear_scores(features, many, groups, classes))
     table["knn"] = knn(nearest(features, groups), many, classes)
