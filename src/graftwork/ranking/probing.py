@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.heads import temperature
-from graftwork.logistic import grouped_folds
 from graftwork.model import softmax
 from graftwork.ranking.sample import answerable
 from graftwork.rows import IntArray
@@ -32,6 +31,8 @@ def out_of_fold(
     spectrum = factorise(features, weights)
     leaving = groups
     if classes > MANY_CLASSES:
+        from graftwork.logistic import grouped_folds  # brings an optimiser, which takes a while to import
+
         count = max(10, 4 * len(np.unique(groups)) // classes)
         leaving = grouped_folds(codes, groups, count, seed)
     held = held_groups(spectrum, leaving, None, classes)

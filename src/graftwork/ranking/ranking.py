@@ -30,7 +30,7 @@ LEAST = 50
 """Rows of the first sample at least, whatever the budget."""
 SCORED = 500
 """Rows that are scored and shuffled; p needs no more, and the probes see them all."""
-SHUFFLINGS = 59
+SHUFFLINGS = 99
 STANDS_OUT = 0.05
 
 
