@@ -246,16 +246,17 @@ def told(home: Path, code: str, *words: str) -> Any:
 
 def main() -> None:
     os.environ["GRAFT_SOURCES"] = str(common.MODELS)
-    kept = common.ROOT / "benchmarks" / "results" / "rank.json"
-    figures = json.loads(kept.read_text())["figures"] if kept.is_file() else {}
     asked = sys.argv[1:] or ["choice", "cost"]
+    found: dict[str, Any] = {}
     if "choice" in asked:
         with tempfile.TemporaryDirectory() as home:
             os.environ.setdefault("GRAFT_HOME", home)
-            figures["choice"] = {"seed": 0, **choice()}
+            found["choice"] = {"seed": 0, **choice()}
     if "cost" in asked:
-        figures["cost"] = cost()
-    common.record("rank", figures, TARGETS)
+        found["cost"] = cost()
+    kept = common.ROOT / "benchmarks" / "results" / "rank.json"
+    before = json.loads(kept.read_text())["figures"] if kept.is_file() else {}
+    common.record("rank", {**before, **found}, TARGETS)
 
 
 if __name__ == "__main__":
