@@ -1,5 +1,6 @@
 """The model hub: what is fetched, what a first use pins, and every way in which it may go wrong."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from fake_hub import FakeHub, http_error, source
 from graftwork import paths, sources
 from graftwork.errors import ArtefactError, RequestError, WorkError
-from graftwork.sources import finding, hub, ledger, pins
+from graftwork.sources import finding, hub, ledger, listing, pins
 
 A, B = "a" * 40, "b" * 40
 
@@ -104,7 +105,10 @@ def test_a_model_that_cannot_be_read_is_not_pinned(fake: FakeHub) -> None:
     assert ledger.names("pins") == []
 
 
-@pytest.mark.parametrize("spoil", ["{", "[]", '{"name": "owner/net"}', '{"name": "x", "files": 3}'])
+ANOTHER = {"name": "owner/other", "place": A, "files": {}, "licence": None, "since": "2026-01-01"}
+
+
+@pytest.mark.parametrize("spoil", ["{", "[]", '{"name": "owner/net"}', json.dumps(ANOTHER)])
 def test_a_damaged_pin_is_never_made_anew_in_silence(fake: FakeHub, spoil: str) -> None:
     sources.find("owner/net")
     place = ledger.place("pins", "owner/net")
@@ -155,6 +159,8 @@ def test_models_in_the_hub_s_cache_are_available_and_looking_pins_nothing(
     ])  # fmt: skip
     sources.find("owner/net")
     assert {"resnet-18", "owner/net"} <= {one.name for one in sources.available("image")}
+    listed = {one.name: one for one in listing.listing(local=True)}
+    assert listed["resnet-18"].where == "hub cache" and listed["resnet-18"].source is None
     assert ledger.names("pins") == ["owner/net"]
     monkeypatch.setenv("GRAFT_SOURCES", str(tmp_path))
     named = [one.name for one in sources.available("image")]
