@@ -8,6 +8,8 @@ and kept by `backbones.vectors`; here only its beginning is looked at.
 import gzip
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Literal
 
@@ -87,11 +89,16 @@ def _numbers(line: bytes) -> int:
 
 
 def _beginning(path: Path) -> bytes:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return file.read(_BEGINNING)
-    except (OSError, EOFError, zlib.error):
-        return b""
+    """The first bytes, as many as can be read: `read` and the backbone say what is wrong with the rest."""
+    content = b""
+    with suppress(OSError, EOFError, zlib.error), _opened(path) as file:
+        while len(content) < _BEGINNING and (piece := file.read1(_BEGINNING)):
+            content += piece
+    return content
+
+
+def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
 def _plain_name(path: Path) -> str:
