@@ -43,7 +43,7 @@ RANGE = 60.0
 """Decibels below the loudest point of a recording that count."""
 _LOUD = 40.0
 _WINDOW_SECONDS, _MOST_WINDOWS = 10.0, 12
-SPANS, _CEPSTRA = 10, 20
+SPANS, CEPSTRA = 10, 20
 _QUANTILES = (0.1, 0.5, 0.9)
 _LAGS = (1, 4)
 _BLOCK = 4_096
@@ -52,7 +52,7 @@ _CHUNK = 64
 _WIDTHS = {
     "timbre": (2 + len(_QUANTILES)) * BANDS,
     "movement": len(_LAGS) * BANDS,
-    "course": SPANS * _CEPSTRA,
+    "course": SPANS * CEPSTRA,
     "whole": 3,
 }
 _ENDS = np.cumsum(list(_WIDTHS.values())).tolist()
@@ -136,7 +136,7 @@ def describe(spectrum: Floats, seconds: float) -> Floats:
     whole = np.array([np.log2(seconds), level.mean() / 10, level.max() / 10])
     shape = np.maximum(spectrum, spectrum.max() - RANGE)
     shape -= shape.mean()
-    course = np.einsum("tb,cb->tc", spans(shape[_loud(level)], SPANS), _cosines(BANDS, _CEPSTRA))
+    course = np.einsum("tb,cb->tc", spans(shape[_loud(level)], SPANS), _cosines(BANDS, CEPSTRA))
     return np.concatenate([_timbre(shape), _movement(shape), course.ravel(), whole]).astype(np.float32)
 
 
@@ -204,7 +204,7 @@ def spectrogram(samples: Floats, rate: int) -> Floats:
     for start in range(0, len(framed), _BLOCK):
         spectrum = np.fft.rfft(framed[start : start + _BLOCK] * hann, size).astype(np.complex64)
         found[start : start + _BLOCK] = bands.sums(spectrum.real**2 + spectrum.imag**2)
-    return np.asarray(10 * np.log10(np.maximum(found, np.float32(10 ** (FLOOR / 10)))), dtype=np.float32)
+    return np.maximum(10 * np.log10(np.maximum(found, np.float32(1e-12))), np.float32(FLOOR))
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def listen(
 
     The features are those that `classical` learns from: with a store, they are computed once.
     """
-    from graftwork.backbones.logmel import BLOCKS, SPANS, LogMel
+    from graftwork.backbones.logmel import BLOCKS, CEPSTRA, SPANS, LogMel
 
     index = np.flatnonzero([digest is not None for digest in digests])
     seen = remember(LogMel()).features(dataset.rows.take(index), notify)
@@ -44,7 +44,7 @@ def listen(
     octaves, _, loudest = seen.matrix[:, BLOCKS["whole"]].T
     silent = heard[10 * loudest[heard] <= _SILENT]
     firsts = np.intersect1d(np.flatnonzero(np.isin(index, firsts_of(digests))), heard)
-    courses = np.asarray(seen.matrix[firsts, BLOCKS["course"]]).reshape(len(firsts), SPANS, -1)
+    courses = np.asarray(seen.matrix[firsts, BLOCKS["course"]]).reshape(-1, SPANS, CEPSTRA)
     pairs = index[firsts][near_recordings(courses, octaves[firsts])]
     seconds = 2.0 ** octaves[heard].astype(np.float64)
     names = tuple(dataset.rows.names[index[i]] for i in silent)
