@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from graftwork import artefact, choosing, registry, showing, wire
+from graftwork import artefact, catalogue, choosing, registry, showing, wire
 from graftwork.backbones import open_backbone
 from graftwork.backbones.base import Backbone, Remarking, labelled_matrix
 from graftwork.bench import Bench, Held
@@ -244,6 +244,8 @@ def _opened(
         )
     backbone = open_backbone(source, dataset.rows, pooling=pooling, resize=resize, notify=notify)
     notes = backbone.remarks(dataset.rows) if isinstance(backbone, Remarking) else ()
+    forbidden = catalogue.licence_note(source.name, source.licence)
+    notes = notes if forbidden is None else (*notes, forbidden)
     summary = SourceSummary(
         source.name, source.revision, source.weights_sha256, source.licence, backbone.width, reason, notes
     )

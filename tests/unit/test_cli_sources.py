@@ -172,3 +172,25 @@ def test_a_wrong_request_is_one_line_and_status_2(cache: FakeHub, words: tuple[s
     done = graft(*words, status=2)
     (line,) = (done.stderr + done.stdout).splitlines()
     assert said in line
+
+
+def test_a_fit_says_that_its_source_s_licence_forbids_commercial_use(
+    brisk: None, cache: FakeHub, tmp_path: Path
+) -> None:
+    texts = tiny.text_rows(24)
+    lines = [f"{texts.column.read(i).decode()},{'ab'[i % 2]}" for i in range(24)]
+    (tmp_path / "few.csv").write_text("\n".join(["text,label", *lines]), "utf-8")
+    graft("add", tiny.bert(tmp_path / "words"), "--licence", "cc-by-nc-4.0", "--quiet")
+    words = [
+        "fit",
+        tmp_path / "few.csv",
+        "-o",
+        tmp_path / "x.graft",
+        "--source",
+        "words",
+        "--baselines",
+        "none",
+    ]
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == 0, (done.stderr, done.exception)
+    assert "the licence of words (cc-by-nc-4.0) forbids commercial use" in done.stdout
