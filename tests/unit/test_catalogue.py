@@ -118,7 +118,8 @@ def test_commercial_use_is_told_by_the_licence_s_name_or_not_at_all(
 
 def test_filters_narrow_together() -> None:
     chinese = {one.name for one in catalogue.entries("text", language="zh")}
-    assert {"bge-small-zh", "bert-chinese", "e5-small", "e5-large"} == chinese  # a multilingual one speaks it too
+    # a multilingual one speaks it too
+    assert chinese == {"bge-small-zh", "bert-chinese", "e5-small", "e5-large"}
     assert {one.name for one in catalogue.entries("text", language="zh", size="small")} == {"bge-small-zh"}
     free = catalogue.entries(licence="commercial")
     assert free and not {"finance-bge", "phikon-v2", "mobilenet-v2", "codeberta"} & {one.name for one in free}
