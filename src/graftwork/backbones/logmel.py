@@ -204,7 +204,8 @@ def spectrogram(samples: Floats, rate: int) -> Floats:
     for start in range(0, len(framed), _BLOCK):
         spectrum = np.fft.rfft(framed[start : start + _BLOCK] * hann, size).astype(np.complex64)
         found[start : start + _BLOCK] = bands.sums(spectrum.real**2 + spectrum.imag**2)
-    return np.maximum(10 * np.log10(np.maximum(found, np.float32(1e-12))), np.float32(FLOOR))
+    decibels = 10 * np.log10(np.maximum(found, np.float32(1e-12)))
+    return np.asarray(np.maximum(decibels, FLOOR), dtype=np.float32)
 
 
 @dataclass(frozen=True)
