@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tiny
+import tiny_onnx
 from graftwork import registry
 from graftwork.backbones import open_backbone, restore
 from graftwork.backbones.base import Backbone
@@ -18,6 +19,7 @@ from graftwork.sources import find
 from graftwork.store import Stored
 
 FOLDERS: dict[str, Callable[[Path], Path]] = {"resnet": tiny.resnet, "vit": tiny.vit, "bert": tiny.bert}
+FOLDERS["onnx"] = lambda place: tiny_onnx.pictures(place / "net.onnx")
 
 
 @dataclass
@@ -32,7 +34,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: build(place / name) for name, build in FOLDERS.items()}
 
 
-CASES = ["resnet openvino", "resnet torch", "vit openvino", "bert openvino", "bert torch", "glyphs"]
+CASES = ["resnet openvino", "resnet torch", "vit openvino", "bert openvino", "bert torch", "glyphs", "onnx"]
 
 
 @pytest.fixture(params=CASES)
