@@ -246,6 +246,16 @@ def test_a_gpu_gets_neighbouring_windows_of_one_shape_together() -> None:
     assert [arrays[0].shape[1] for _, arrays in found] == [3, 3, 5, 3]
 
 
+def test_runtimes_are_compared_on_no_more_sound_than_it_takes(
+    folders: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tiny_audio.rows(*[0.2] * 40)
+    waves, whisper = opened(folders("hubert")), opened(folders("whisper"))
+    assert (len(waves._inputs(rows)), len(whisper._inputs(rows))) == (40, 40)
+    monkeypatch.setattr(audio, "PARITY_SECONDS", 6.1)
+    assert (len(waves._inputs(rows)), len(whisper._inputs(rows))) == (31, 16)
+
+
 def test_of_a_very_long_recording_so_much_is_heard(folders: Callable[[str], Path]) -> None:
     backbone = opened(folders("whisper"))
     config = {**backbone.config, "preprocessing": {**backbone.config["preprocessing"], "most": 3}}

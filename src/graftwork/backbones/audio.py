@@ -24,7 +24,7 @@ from graftwork.sources import Source
 
 POOLINGS = ("auto", "mean", "meanstd", "cls")
 PARITY_SECONDS = 120.0
-"""So much sound is compared between runtimes at most, though never fewer than 16 windows."""
+"""So much is heard to compare runtimes, padding included, though never fewer than 16 windows."""
 _NOTIFY_S = 0.1
 Lengths = NDArray[np.float64]
 
@@ -105,11 +105,11 @@ class Audio(Pretrained):
     def _inputs(self, rows: Rows) -> list[engine.Arrays]:
         """The first window of each row, until there is sound enough to judge a runtime by."""
         found: list[engine.Arrays] = []
-        samples = 0.0
+        seconds, ear = 0.0, self.ear
         for _, heard in self._all_heard(rows.column, {}, most=1):
             found.append(heard.windows[0])
-            samples += heard.lengths[0]
-            if samples > PARITY_SECONDS * self.ear.rate and len(found) >= engine.SAMPLE // 4:
+            seconds += heard.lengths[0] / ear.rate if isinstance(ear, Waves) else ear.seconds
+            if seconds > PARITY_SECONDS and len(found) >= engine.SAMPLE // 4:
                 break
         return found
 
