@@ -172,14 +172,15 @@ def test_all_sources_meet_the_same_shufflings(monkeypatch: pytest.MonkeyPatch, t
     assert all(np.array_equal(one, met[0]) for one in met[1:])
 
 
-def test_one_skewed_score_does_not_decide_alone() -> None:
+def test_values_are_counted_in_upper_deviations_of_the_other_labellings() -> None:
     rng = np.random.default_rng(0)
-    skewed, even = rng.exponential(size=400) ** 3, rng.standard_normal(400)
-    heights = comparable(np.stack([skewed, even]))
-    above = np.sort(heights.max(axis=1))
-    plain = (np.stack([skewed, even]) - 1) / np.stack([skewed, even]).std(axis=1, keepdims=True)
-    # the skewed score's largest under shuffled labels is nearer to the even one's than in deviations
-    assert above[1] / above[0] < plain.max(axis=1)[0] / plain.max(axis=1)[1]
+    table = np.stack([rng.exponential(size=30) ** 3, rng.standard_normal(30) * 50.0])
+    found = comparable(table)
+    for row, one in ((0, 0), (0, 17), (1, 4)):
+        others = np.concatenate([table[row, :one], table[row, one + 1 :]])
+        above = [max(value - np.median(others), 0.0) ** 2 for value in others]
+        unit = np.sqrt(2 * sum(above) / len(above))
+        assert found[row, one] == pytest.approx((table[row, one] - np.median(others)) / unit)
 
 
 def test_a_score_whose_null_never_moves_stays_finite() -> None:
@@ -308,6 +309,16 @@ def test_a_budget_is_kept_and_what_it_left_out_is_said(tmp_path: Path) -> None:
     assert max(len(one.asked) for one in backbones.values()) == found.rows <= whole.rows
     seconds, found, _ = spent(1.0)
     assert "the budget of 1 s" in " ".join([found.sentence, *found.refused.values()])
+
+
+@pytest.mark.usefixtures("small")
+def test_a_sample_grows_as_far_as_the_budget_goes(tmp_path: Path) -> None:
+    clock = Clock()
+    given = {f"s{i}": telling(MANY, 2.0, seed=i) for i in range(2)}
+    backbones = {name: Given(name, matrix, clock.spend, 0.01) for name, matrix in given.items()}
+    found = ranked(tmp_path, a_task(MANY), given, backbones=backbones, budget=1.2, clock=clock)
+    # 0.8 s for twice 40 rows, so that 0.4 s are left: twice 20 rows more
+    assert clock.now == pytest.approx(1.2) and found.rows == 60
 
 
 @pytest.mark.usefixtures("small")
@@ -458,6 +469,22 @@ def a_course(answers: Mapping[int, Any], truth: Any) -> Course:
     rows = len(truth)
     rung = Rung(rows, {s: np.asarray(one) for s, one in answers.items()})
     return Course(truth, np.arange(rows), np.ones(rows, dtype=bool), int(truth.max()) + 1, rows, [rung])
+
+
+def test_a_dropped_source_is_credited_with_the_gain_of_the_survivors() -> None:
+    truth = np.zeros(20, dtype=np.int64)
+    truth[1::2] = 1
+
+    def given(rows: int, right: int) -> Any:
+        return np.where(np.arange(rows) < right, truth[:rows], 1 - truth[:rows])
+
+    small = Rung(10, {0: given(10, 5), 1: given(10, 5), 2: given(10, 4)})
+    large = Rung(20, {0: given(20, 16), 1: given(20, 14)})
+    course = Course(truth, np.arange(20), np.ones(20, dtype=bool), 2, 20, [small, large])
+    found = [one.expected for one in estimates(course, np.zeros(3), "accuracy", 0)]
+    # from 0.5 to 0.8 and 0.7: a gain of 0.25, on top of 0.4
+    assert [one.value for one in found] == pytest.approx([0.8, 0.7, 0.65])
+    assert found[2].high - found[2].low > found[1].high - found[1].low + 0.2
 
 
 def test_grouped_rows_count_once_in_every_interval() -> None:
