@@ -118,10 +118,11 @@ def look(
 
 def _affordable(looks: list[Look], plan: Plan, refused: dict[str, str], rows: int, least: int) -> int:
     """Rows of the sample that the budget allows; the slowest sources go where even the least is too much."""
-    looks[:] = _grown(looks, plan, min(PILOT, rows), refused)
+    seen = min(PILOT, rows)
+    looks[:] = _grown(looks, plan, seen, refused)
     while looks:
         slowness = sum(one.cost(1) for one in looks)
-        allowed = SAMPLE_SHARE * plan.left / slowness if slowness > 0 else np.inf
+        allowed = seen + SAMPLE_SHARE * plan.left / slowness if slowness > 0 else np.inf
         if allowed >= least or len(looks) == 1:
             return int(np.clip(allowed, least, rows))
         slowest = max(looks, key=lambda one: one.cost(1))

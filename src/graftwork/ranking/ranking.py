@@ -88,7 +88,8 @@ def _sizes(task: Task) -> tuple[int, int]:
     """Rows of the first sample: wanted, and the least that a budget may leave."""
     rows, classes = len(task.codes), len(task.labels)
     wanted = max(SAMPLE, EACH_CLASS * classes)
-    return rows if rows <= HARDLY_MORE * wanted else wanted, min(rows, max(LEAST, 2 * classes))
+    wanted = rows if rows <= HARDLY_MORE * wanted else wanted
+    return wanted, min(wanted, max(LEAST, 2 * classes))
 
 
 def _score(looks: Sequence[Look], plan: Plan) -> float:
