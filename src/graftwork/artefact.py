@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,8 @@ from graftwork.sources import Source
 
 SCHEMA = 1
 SUFFIX = ".graft"
+NUMBERS = ("numpy", "torch", "openvino", "tokenizers", "soundfile", "soxr", "onnxruntime")
+"""Libraries whose version may change a bit of an answer, as far as they are installed."""
 TOLERANCE = 0.02
 """Largest difference of a probability that another kind of machine may show in the replay."""
 
@@ -88,7 +91,7 @@ def machine() -> str:
     """Names the kind of machine on which answers must be bit-equal: processor, threads, number libraries."""
     from graftwork.backbones.engine import cores
 
-    numbers = " ".join(f"{name} {version(name)}" for name in ("numpy", "torch", "openvino", "tokenizers"))
+    numbers = " ".join(f"{name} {version(name)}" for name in NUMBERS if find_spec(name) is not None)
     # a product of matrices is rounded differently when it is shared out among more threads
     return f"{platform.machine()} {_processor()} {cores()} threads {numbers}"
 
