@@ -85,4 +85,6 @@ def register(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         registry, "get", lambda group, name: toys[group] if name == "toy" else real_get(group, name)
     )
-    monkeypatch.setattr(registry, "names", lambda group: (*real_names(group), "toy"))
+    monkeypatch.setattr(
+        registry, "names", lambda group: (*real_names(group), *(["toy"] if group in toys else []))
+    )
