@@ -20,8 +20,9 @@ def main() -> None:
     from graftwork.bench import Bench
     from graftwork.records import silent
     from graftwork.sources import find
+    from graftwork.starting import ready
     from graftwork.strategies.scratch import Scratch
-    from graftwork.transfer import fit, ready
+    from graftwork.transfer import fit
 
     benches.CURVE_SECONDS = 0.1
     found: dict[str, list[float]] = {}

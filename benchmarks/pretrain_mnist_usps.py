@@ -28,10 +28,10 @@ def main() -> None:
     from graftwork.pretraining import pretrain
     from graftwork.records import silent
     from graftwork.seen import seen_rows
+    from graftwork.starting import ready
     from graftwork.strategies.classical import Classical
     from graftwork.strategies.probe import Probe
     from graftwork.strategies.scratch import Scratch
-    from graftwork.transfer import ready
 
     digits = common.DATA / "digits_mnist_usps"
     source = pretrain(load(digits / "mnist"), Path(tempfile.mkdtemp()) / "mnist", seconds=seconds)

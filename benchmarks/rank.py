@@ -48,8 +48,8 @@ class Photos:
     def __init__(self, name: str) -> None:
         from graftwork import sources
         from graftwork.backbones import open_backbone
+        from graftwork.starting import ready
         from graftwork.store import remember
-        from graftwork.transfer import ready
 
         self.name = name
         self.data, _ = ready(str(common.DATA / name), seed=0)

@@ -64,7 +64,7 @@ def poolings(data: Any, source: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    from graftwork.transfer import ready
+    from graftwork.starting import ready
 
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as home:

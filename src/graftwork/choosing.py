@@ -19,6 +19,7 @@ from graftwork.ranking.against import Baseline
 from graftwork.records import Notify, Ranking, silent
 from graftwork.rows import PLURAL, IntArray, Kind
 from graftwork.sources import Source
+from graftwork.starting import known_metric, ready
 from graftwork.store import remember
 from graftwork.strategies.base import Strategy, Task
 
@@ -54,8 +55,6 @@ def rank(
     machine). budget: seconds, or such as "30s", "1m", "2h"; what it leaves out is said. baseline: also
     compare with `classical` on the same rows. Raises RequestError for what the caller can mend.
     """
-    from graftwork.transfer import known_metric, ready  # which itself imports this module
-
     allowed = budget_seconds(budget)
     wanted = None if metric is None else known_metric(metric)
     dataset, _ = ready(data, seed=seed, notify=notify, **loading)

@@ -44,7 +44,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     def fit(self, X: Sequence[Any], y: Sequence[Any]) -> Self:
         """Learn the labels `y` of the items `X`."""
-        from graftwork.transfer import open_source
+        from graftwork.starting import open_source
 
         target = type_of_target(y)
         if target not in ("binary", "multiclass"):

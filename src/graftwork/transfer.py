@@ -8,34 +8,30 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from graftwork import artefact, catalogue, choosing, registry, showing, wire
-from graftwork.backbones import open_backbone
-from graftwork.backbones.base import Backbone, Remarking, labelled_matrix
+from graftwork import artefact, choosing, registry, showing, wire
+from graftwork.backbones.base import Backbone, labelled_matrix
 from graftwork.bench import Bench, Held
 from graftwork.datasets import load
-from graftwork.errors import RequestError, UnknownName
+from graftwork.errors import RequestError
 from graftwork.evaluation import assess, declare_metric
-from graftwork.inspection import Inspection, dataset_digest, inspect, prepare, readable
+from graftwork.inspection import inspect, readable
 from graftwork.model import Model
 from graftwork.records import (
     Assessment,
-    DatasetSummary,
     Extraction,
     LearningCurve,
-    Metric,
     Notify,
     Result,
-    SourceSummary,
     Verdict,
     silent,
 )
-from graftwork.rows import PARTS, PLURAL, UNLABELLED, Dataset, IntArray, Rows
+from graftwork.rows import PLURAL, UNLABELLED, Dataset, IntArray, Rows
 from graftwork.seen import seen_rows
-from graftwork.sources import Source, choose, find
+from graftwork.starting import known_metric, open_source, opened, ready, summarise
 from graftwork.store import remember
 from graftwork.strategies.base import Strategy
 from graftwork.unknown import Familiarity
@@ -153,10 +149,10 @@ def fit(
         picked = choosing.picked(task, budget=allowed, offline=offline, **options) if ranks else None
     with clock("features"):
         if picked is None:
-            opened = open_source(dataset, source, recipe, pooling, resize, offline, notify)
+            source_opened = open_source(dataset, source, recipe, pooling, resize, offline, notify)
         else:
-            opened = _opened(dataset, picked.source, picked.reason, **options)
-        basis = recipe.basis(dataset.kind, opened[0] if opened else None)
+            source_opened = opened(dataset, picked.source, picked.reason, **options)
+        basis = recipe.basis(dataset.kind, source_opened[0] if source_opened else None)
         basis = None if basis is None else remember(basis)
         extraction = _extract(dataset, basis, notify)
     with clock("head"):
@@ -183,7 +179,7 @@ def fit(
     training_curve = tuple(map(tuple, settings.pop("training_curve", ())))
     result = Result(
         dataset=summarise(dataset, found),
-        source=opened[1] if opened else None,
+        source=source_opened[1] if source_opened else None,
         strategy=strategy,
         settings=settings,
         seed=seed,
@@ -205,51 +201,6 @@ def fit(
         ranking=None if picked is None else picked.ranking,
     )
     return Outcome(replace(model, settings=settings), result, _probe(dataset, bench.test))
-
-
-def ready(data: Any, *, seed: int, notify: Notify = silent, **loading: Any) -> tuple[Dataset, Inspection]:
-    """Load, inspect and prepare: a dataset whose rows are readable and whose split is final."""
-    if not 0 <= seed < 2**32:
-        raise RequestError(f"seed {seed} seen; expected a whole number from 0 to {2**32 - 1}")
-    dataset = data if isinstance(data, Dataset) else load(data, **loading)
-    found = inspect(dataset, remember, notify)
-    return prepare(dataset, found, seed=seed), found
-
-
-def open_source(
-    dataset: Dataset,
-    name: str,
-    recipe: Strategy,
-    pooling: str | None,
-    resize: str | None,
-    offline: bool,
-    notify: Notify,
-) -> tuple[Backbone, SourceSummary] | None:
-    """The backbone that the strategy builds on, and where it came from; None where it does not transfer."""
-    if not recipe.transfers:
-        return None
-    source, reason = (
-        choose(dataset.kind) if name == "auto" else (find(name, offline=offline), "named by the user")
-    )
-    return _opened(dataset, source, reason, pooling=pooling, resize=resize, notify=notify)
-
-
-def _opened(
-    dataset: Dataset, source: Source, reason: str, *, pooling: str | None, resize: str | None, notify: Notify
-) -> tuple[Backbone, SourceSummary]:
-    if source.kind != dataset.kind:
-        raise RequestError(
-            f"source {source.name!r} takes {PLURAL[source.kind]}, the data are {PLURAL[dataset.kind]}; "
-            "try: graft sources"
-        )
-    backbone = open_backbone(source, dataset.rows, pooling=pooling, resize=resize, notify=notify)
-    notes = backbone.remarks(dataset.rows) if isinstance(backbone, Remarking) else ()
-    forbidden = catalogue.licence_note(source.name, source.licence)
-    notes = notes if forbidden is None else (*notes, forbidden)
-    summary = SourceSummary(
-        source.name, source.revision, source.weights_sha256, source.licence, backbone.width, reason, notes
-    )
-    return backbone, summary
 
 
 def evaluate(
@@ -297,14 +248,6 @@ def evaluate(
     truth = translate[dataset.target.codes[index]]
     assert dataset.groups is not None
     return assess(truth, answers.probabilities, model.labels, groups=dataset.groups[index], seed=seed)
-
-
-def known_metric(name: str) -> Metric:
-    """The metric of that name; raises UnknownName."""
-    for known in get_args(Metric):
-        if name == known:
-            return known  # type: ignore[no-any-return]  # one of Metric's own names
-    raise UnknownName("metric", name, get_args(Metric))
 
 
 def _extract(dataset: Dataset, basis: Backbone | None, notify: Notify) -> Extraction | None:
@@ -360,31 +303,6 @@ def _unknown_rate(model: Model, dataset: Dataset, test: IntArray) -> float | Non
 def _probe(dataset: Dataset, test: IntArray) -> Rows:
     index = test if len(test) else np.arange(len(dataset))
     return dataset.rows.take(index[:: max(1, len(index) // PROBE_ROWS)][:PROBE_ROWS])
-
-
-def summarise(dataset: Dataset, found: Inspection) -> DatasetSummary:
-    """What is said of a dataset once its rows are gone."""
-    codes = dataset.target.codes
-    counts = {
-        str(part): {
-            label: int(np.count_nonzero(codes[dataset.split.index(part)] == code))
-            for code, label in enumerate(dataset.labels)
-        }
-        for part in PARTS
-        if len(dataset.split.index(part))
-    }
-    return DatasetSummary(
-        name=dataset.name,
-        kind=dataset.kind,
-        rows=len(dataset),
-        labels=dataset.labels,
-        counts=counts,
-        unlabelled=int(np.count_nonzero(codes == UNLABELLED)),
-        unreadable=found.unreadable,
-        split_origin=dataset.split.origin,
-        digest=dataset_digest(dataset),
-        notes=dataset.notes,
-    )
 
 
 def versions() -> dict[str, str]:

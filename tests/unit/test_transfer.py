@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import graftwork as gw
-from graftwork import registry, transfer
+from graftwork import registry, starting, transfer
 from graftwork.backbones.base import Backbone
 from graftwork.bench import Bench, Held
 from graftwork.model import Model
@@ -181,7 +181,7 @@ def test_a_source_pretrained_on_these_very_rows_is_said_beside_the_verdict(tmp_p
 def test_each_row_is_assessed_at_most_once_whatever_the_number_of_folds() -> None:
     # groups that leave one repeat with two folds and another with three
     groups = [3, 4, 4, 1, 0, 0, 3, 1]
-    data, _ = transfer.ready(
+    data, _ = starting.ready(
         gw.load([f"text {i}" for i in range(8)], labels=list("abbbcccc"), group=groups), seed=0
     )
     for seed in range(30):

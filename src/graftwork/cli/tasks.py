@@ -214,7 +214,7 @@ def pretrain(
 ) -> None:
     """Train a compact network on labelled pictures and write it as a source for other tasks."""
     from graftwork.pretraining import pretrain as train
-    from graftwork.transfer import ready
+    from graftwork.starting import ready
 
     with console.progress(quiet or json) as notify:
         dataset, _ = ready(data, seed=seed, notify=notify, **columns(None, file, label, group, split))
