@@ -9,17 +9,34 @@ import numpy as np
 import pytest
 
 import tiny
+import tiny_audio
 import tiny_onnx
 from graftwork import registry
 from graftwork.backbones import open_backbone, restore
 from graftwork.backbones.base import Backbone
+from graftwork.backbones.logmel import LogMel
 from graftwork.records import Progress
-from graftwork.rows import Rows
+from graftwork.rows import Kind, Rows
 from graftwork.sources import find
 from graftwork.store import Stored
 
-FOLDERS: dict[str, Callable[[Path], Path]] = {"resnet": tiny.resnet, "vit": tiny.vit, "bert": tiny.bert}
-FOLDERS["onnx"] = lambda place: tiny_onnx.pictures(place / "net.onnx")
+
+def vectors(place: Path) -> Path:
+    """Word vectors in word2vec's text form."""
+    rng = np.random.default_rng(0)
+    lines = [" ".join([word, *(f"{value:.4f}" for value in rng.normal(size=12))]) for word in tiny.WORDS]
+    place.write_text(f"{len(lines)} 12\n" + "\n".join(lines) + "\n", "utf-8")
+    return place
+
+
+SOURCES: dict[str, Callable[[Path], Path]] = {
+    "resnet": tiny.resnet,
+    "vit": tiny.vit,
+    "bert": tiny.bert,
+    "onnx": lambda place: tiny_onnx.pictures(place / "net.onnx"),
+    "wav2vec2": lambda place: tiny_audio.waves(place, "wav2vec2"),
+    "words": lambda place: vectors(place.with_suffix(".txt")),
+}
 
 
 @dataclass
@@ -31,18 +48,29 @@ class Case:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     place = tmp_path_factory.mktemp("models")
-    return {name: build(place / name) for name, build in FOLDERS.items()}
+    return {name: build(place / name) for name, build in SOURCES.items()}
 
 
-CASES = ["resnet openvino", "resnet torch", "vit openvino", "bert openvino", "bert torch", "glyphs", "onnx"]
+CASES = [
+    "resnet openvino", "resnet torch", "vit openvino", "bert openvino", "bert torch", "glyphs", "onnx",
+    "wav2vec2 torch", "words", "logmel",
+]  # fmt: skip
 
 
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Case:
     name, _, runtime = request.param.partition(" ")
+    if name == "logmel":
+        return Case(LogMel(), rows_of("audio"))
     source = find(str(folders.get(name, name)))
-    rows = tiny.image_rows(30) if source.kind == "image" else tiny.text_rows(30)
+    rows = rows_of(source.kind)
     return Case(open_backbone(source, rows, runtime=runtime or None), rows)
+
+
+def rows_of(kind: Kind) -> Rows:
+    if kind == "audio":
+        return tiny_audio.rows(*np.linspace(0.2, 1.2, 30))
+    return tiny.image_rows(30) if kind == "image" else tiny.text_rows(30)
 
 
 def test_features_are_finite_float32_of_the_stated_width(case: Case) -> None:
@@ -96,8 +124,8 @@ def test_no_rows_at_all_give_an_empty_matrix(case: Case) -> None:
 
 def test_fingerprints_are_stable_and_tell_backbones_apart(folders: dict[str, Path]) -> None:
     found = {
-        name: [open_backbone(find(str(folder)), None, runtime="torch").fingerprint for _ in range(2)]
-        for name, folder in folders.items()
+        name: [open_backbone(find(str(place)), None).fingerprint for _ in range(2)]
+        for name, place in folders.items()
     }
     assert all(first == second for first, second in found.values())
     assert len({first for first, _ in found.values()}) == len(found)

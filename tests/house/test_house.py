@@ -18,7 +18,8 @@ backbones store inspection examples spectrum transferability logistic heads kern
 strategies intervals evaluation verdict folds curve unknown ranking pretraining artefact
 """.split()
 JOINERS = """
-showing wire words remembered bench starting choosing checking report transfer estimator demo inputs doctor console cli
+showing wire words remembered bench starting choosing checking report transfer estimator demo inputs
+doctor console cli
 """.split()
 
 

@@ -214,6 +214,7 @@ def test_keras_own_efficientnet_weights_scale_their_input_twice_as_keras_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = "EfficientNetB0"
+    close = 1e-3  # of the largest: a deep network with random weights amplifies rounding
     made = tiny_keras.model(net, include_top=False, input_shape=(224, 224, 3), pooling="avg")
     path = tiny_keras.save(made, tmp_path / "b0 legacy.h5")
     module = sys.modules[schemes.architectures()[net].__module__]
@@ -221,15 +222,15 @@ def test_keras_own_efficientnet_weights_scale_their_input_twice_as_keras_does(
         patched.setattr(module.file_utils, "get_file", lambda *given, **named: str(path))
         theirs = module.EfficientNetB0(weights="imagenet", include_top=False, pooling="avg")
     plain = run(path, net=net)
-    assert np.abs(plain - tiny_keras.predicted(made, net, VALUES)).max() < 1e-4 * np.abs(plain).max()
+    assert np.abs(plain - tiny_keras.predicted(made, net, VALUES)).max() < close * np.abs(plain).max()
     monkeypatch.setattr(module, "WEIGHTS_HASHES", {"b0": ("x", _md5(path))})
     wanted = tiny_keras.predicted(theirs, net, VALUES)
-    assert np.abs(run(path, net=net) - wanted).max() < 1e-4 * np.abs(wanted).max()
+    assert np.abs(run(path, net=net) - wanted).max() < close * np.abs(wanted).max()
     assert np.abs(wanted - plain).max() > 0.01 * np.abs(plain).max()
     for layout in ("tuned.weights.h5", "tuned.h5", "tuned.keras"):  # trained on from Keras's, saved anew
         tuned = sources.find(f"keras:{net}@{tiny_keras.save(theirs, tmp_path / layout)}")
         assert tuned.options["scaled_twice"]
-    assert np.abs(run(tmp_path / layout, net=net) - wanted).max() < 1e-4 * np.abs(wanted).max()
+    assert np.abs(run(tmp_path / layout, net=net) - wanted).max() < close * np.abs(wanted).max()
     random = tiny_keras.save(made, tmp_path / "random.keras")
     assert not sources.find(f"keras:{net}@{random}").options["scaled_twice"]
 
