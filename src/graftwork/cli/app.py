@@ -33,6 +33,20 @@ File = Annotated[str | None, typer.Option("--file", help="The table's column of 
 Label = Annotated[str | None, typer.Option("--label", help="The table's column of labels.")]
 Group = Annotated[str | None, typer.Option("--group", help="The column whose equal values stay together.")]
 Split = Annotated[str | None, typer.Option("--split", help="The column naming train, validation or test.")]
+Pooling = Annotated[
+    str | None,
+    typer.Option(
+        "--pooling",
+        help="How a row's features are pooled. Pictures: pooled, cls, mean, flatten; texts: mean, cls, max; "
+        "recordings: mean, meanstd, cls; word vectors: spread, mean, idf, sif; Keras: avg, max, flatten.",
+    ),
+]
+Resize = Annotated[
+    str | None,
+    typer.Option(
+        "--resize", help="Pictures: crop, or fit to keep the whole picture; Keras also stretch, its default."
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]
 
 
