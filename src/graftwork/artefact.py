@@ -12,6 +12,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from graftwork import registry
+from graftwork import paths, registry
 from graftwork.errors import ArtefactError, RequestError, WorkError
 from graftwork.examples import light
 from graftwork.examples import probe_rows as probe_rows
@@ -311,6 +312,8 @@ def _replay(folder: Path, manifest: Manifest, model: Model) -> None:
 def _recorded(folder: Path, entry: SourceEntry) -> Source | None:
     """The source where the manifest says it lies: in the artefact, or (unchanged) where it was found then.
 
+    A family of single files, such as Keras's weights, may also lie in a folder of GRAFT_SOURCES.
+
     What is loaded of it is verified against these digests; see `Source.verify`.
     """
     place = folder / "source" if entry.bundled else Path(entry.folder)
@@ -329,7 +332,9 @@ def _recorded(folder: Path, entry: SourceEntry) -> Source | None:
     )
     if source.weights_sha256 != entry.weights_sha256:
         raise ArtefactError(f"{folder} names another source's weights than it lists; restore a copy")
-    return source if entry.bundled or source.unchanged() else None
+    places = (place, *paths.source_folders())
+    there = (replace(source, folder=one) for one in places)
+    return source if entry.bundled else next((one for one in there if one.unchanged()), None)
 
 
 def _family(entry: SourceEntry) -> str:

@@ -9,12 +9,11 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal, get_args
 
-from graftwork.errors import UnknownName
+from graftwork.errors import UnknownName, nearest
 from graftwork.rows import Kind
 
 Size = Literal["small", "medium", "large"]
@@ -156,9 +155,8 @@ def input_in_words(kind: str | None, size: float | None) -> str | None:
 
 def near(name: str, known: Iterable[str]) -> str:
     """ ", did you mean 'x'?" with the nearest known name; "" where none is near."""
-    lowered = {one.lower(): one for one in known}
-    close = get_close_matches(name.lower(), lowered, n=1)
-    return f", did you mean {lowered[close[0]]!r}?" if close else ""
+    close = nearest(name, known)
+    return f", did you mean {close!r}?" if close else ""
 
 
 @cache

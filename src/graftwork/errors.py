@@ -4,6 +4,13 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that `name` may have been meant for, whatever its capitals; None where none is near."""
+    lowered = {one.lower(): one for one in known if one != name}
+    close = get_close_matches(name.lower(), lowered, n=1)
+    return lowered[close[0]] if close else None
+
+
 class GraftworkError(Exception):
     """Base of all of the project's errors; `exit_status` is what the command line ends with."""
 
@@ -43,8 +50,8 @@ class UnknownName(RequestError):
 
     def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        close = get_close_matches(name, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ";"
+        close = nearest(name, names)
+        hint = f"; did you mean {close!r}?" if close else ";"
         super().__init__(f"no {what} {name!r}{hint} known: {', '.join(names) or 'none'}")
 
 

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import tiny
+import tiny_vectors
 from fake_hub import FakeHub, source
 from graftwork import catalogue
 from graftwork.cli import app
@@ -96,6 +97,11 @@ def test_add_registers_a_folder_and_check_runs_it(settled_home: Path, cache: Fak
     assert "mine" in graft("check", "mine").stdout
 
 
+def test_adding_a_file_names_the_file(cache: FakeHub, tmp_path: Path) -> None:
+    path = tiny_vectors.glove(tmp_path / "words.txt", ["a", "b"], tiny_vectors.vectors(2, 20))
+    assert f"(text): {path}" in graft("add", path).stdout.splitlines()[0]
+
+
 def test_a_licence_that_forbids_commercial_use_is_said_when_such_a_source_is_added(
     cache: FakeHub, net: Path
 ) -> None:
@@ -116,9 +122,20 @@ def test_check_ends_with_status_2_and_says_what_is_wrong(
         one["name"]: one["fault"] for one in graft_json("check", "--kind", "image", status=2)["checked"]
     }
     assert checked["glyphs"] is None and "has changed since" in checked["net"]
-    said = graft("check", "net", status=2).stdout
+    said = graft("check", "--kind", "image", status=2).stdout.splitlines()[-1]
     assert said.startswith("unsound: net: ") and f"graft sources add {net} --name net" in said
     assert graft().stdout.count("unsound") == 1
+
+
+def test_a_named_source_that_is_unsound_is_one_error_line(
+    settled_home: Path, cache: FakeHub, net: Path
+) -> None:
+    graft("add", net)
+    (net / "config.json").write_text((net / "config.json").read_text() + " ")
+    done = graft("check", "net", status=2)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("graft: source 'net' has changed since") and done.stdout == ""
+    assert graft_json("check", "net", status=2)["error"]["status"] == 2
 
 
 def test_check_finds_weights_that_are_no_numbers(settled_home: Path, cache: FakeHub, net: Path) -> None:
@@ -130,7 +147,7 @@ def test_check_finds_weights_that_are_no_numbers(settled_home: Path, cache: Fake
         name: np.full_like(one, np.nan) if one.dtype.kind == "f" else one for name, one in weights.items()
     }
     save_file(spoilt, net / "model.safetensors")
-    assert "no numbers" in graft("check", net, status=2).stdout
+    assert "no numbers" in graft("check", net, status=2).stderr
 
 
 def test_add_pins_a_hub_model_at_what_the_hub_has_now(cache: FakeHub, tmp_path: Path) -> None:
@@ -141,7 +158,7 @@ def test_add_pins_a_hub_model_at_what_the_hub_has_now(cache: FakeHub, tmp_path: 
     assert f"at {'b' * 40}" in graft("add", "owner/net").stdout
     assert graft_json("show", "owner/net")["sources"][0]["revision"] == "b" * 40
     shutil.rmtree(cache.cache)
-    assert "not in this machine's hub cache" in graft("check", "owner/net", "--offline", status=2).stdout
+    assert "not in this machine's hub cache" in graft("check", "owner/net", "--offline", status=2).stderr
 
 
 def test_remove_forgets_and_leaves_the_files(cache: FakeHub, net: Path) -> None:
@@ -164,6 +181,7 @@ def test_remove_forgets_and_leaves_the_files(cache: FakeHub, net: Path) -> None:
         (("--kind", "picture"), "known: audio, image, text"),
         (("--size", "tiny"), "known: large, medium, small"),
         (("add", "nowhere"), "nothing to add at 'nowhere'"),
+        (("add", "keras:VGG16"), "needs no adding; use it as it stands: --source keras:VGG16"),
         (("add", "resnet-18", "--name", "x"), "keeps its own name"),
         (("check", "nowhere"), "no source 'nowhere'"),
     ],

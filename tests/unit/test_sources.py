@@ -74,7 +74,7 @@ def test_several_shards_have_one_digest_whatever_their_order(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda folder: (folder / "config.json").unlink(), r"no config\.json"),
+        (lambda folder: (folder / "config.json").unlink(), r"no source; expected.* config\.json"),
         (lambda folder: (folder / "config.json").write_text("{"), r"config\.json cannot be read"),
         (lambda folder: (folder / "config.json").write_text("{}"), "names no model_type"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"no weights.*model\.safetensors"),
@@ -266,7 +266,7 @@ def test_a_name_that_is_none_or_another_s_is_refused(tmp_path: Path, name: str, 
 
 def test_only_what_is_a_source_can_be_registered(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ArtefactError, match=r"no config\.json"):
+    with pytest.raises(ArtefactError, match=r"no source; expected.* config\.json"):
         registered.add(tmp_path / "empty")
     assert registered.names() == []
 
@@ -290,6 +290,60 @@ def test_a_near_miss_over_all_that_is_known_is_named(tmp_path: Path, monkeypatch
     ):
         with pytest.raises(RequestError, match=rf"no source '{slip}', did you mean '{meant}'\?"):
             sources.find(slip)
+
+
+def test_a_slip_in_a_scheme_or_in_capitals_is_named() -> None:
+    for slip, meant in (
+        ("karas:VGG16", "keras:VGG16"),
+        ("Random:minilm", "random:minilm"),
+        ("Minilm", "minilm"),
+    ):
+        with pytest.raises(RequestError, match=rf"no source '{slip}', did you mean '{meant}'\?"):
+            sources.find(slip)
+
+
+def test_a_name_is_never_proposed_in_its_own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dangling").symlink_to("/nowhere/at/all")
+    monkeypatch.setenv("GRAFT_SOURCES", str(tmp_path))
+    with pytest.raises(RequestError, match="no source 'dangling': "):
+        sources.find("dangling")
+
+
+def test_no_name_is_not_taken_for_the_folder_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(source(tmp_path / "net"))
+    with pytest.raises(RequestError, match="no source ''"):
+        sources.find("")
+
+
+def test_a_folder_of_graft_sources_that_is_none_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAFT_SOURCES", str(tmp_path / "slip"))
+    with pytest.raises(RequestError, match=rf"holds it \({tmp_path / 'slip'} is none\)"):
+        sources.find("anything")
+
+
+def test_what_may_not_be_read_is_said_where_named_and_passed_over_where_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = source(tmp_path / "shelf" / "net")
+
+    def forbidden(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path / "config.json"))
+
+    monkeypatch.setattr("graftwork.sources.huggingface.recognises", forbidden)
+    with pytest.raises(ArtefactError, match=rf"{net}/config\.json cannot be read \(Permission denied\)"):
+        sources.find(str(net))
+    monkeypatch.setenv("GRAFT_SOURCES", str(net.parent))
+    assert "net" not in [one.name for one in sources.available()]
+
+    def closed(root: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(root))
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    assert "minilm" in [one.name for one in sources.available()]
 
 
 def test_too_long_a_name_is_no_fault() -> None:

@@ -128,13 +128,16 @@ def _show(name: str, json: bool) -> None:
 
 
 def _add(name: str, named: str | None, licence: str | None, json: bool, quiet: bool, offline: bool) -> None:
-    from graftwork import paths
+    from graftwork import paths, registry
     from graftwork.sources import finding, registered
 
     if finding.exists(name):
-        source = registered.add(Path(name).expanduser(), name=named, licence=licence)
-        said = f"added   {source.name} ({source.kind}): {source.folder}"
+        path = Path(name).expanduser().resolve()
+        source = registered.add(path, name=named, licence=licence)
+        said = f"added   {source.name} ({source.kind}): {path}"
     else:
+        if name.partition(":")[0] in registry.names("schemes"):
+            raise RequestError(f"{name!r} needs no adding; use it as it stands: --source {name}")
         address = finding.hub_address(name)
         if address is None:
             raise RequestError(
@@ -160,7 +163,7 @@ def _add(name: str, named: str | None, licence: str | None, json: bool, quiet: b
 
 
 def _check(name: str | None, filters: dict[str, Any], json: bool, quiet: bool, offline: bool) -> None:
-    """Status 2 where anything is wrong, after all of it was said."""
+    """The one that is named, or all; of all status 2 where anything is wrong, after everything was said."""
     from graftwork.sources.listing import listing
 
     names = [one.name for one in listing(**filters, local=True)] if name is None else [name]
@@ -169,7 +172,12 @@ def _check(name: str | None, filters: dict[str, Any], json: bool, quiet: bool, o
     found = []
     with console.progress(quiet or json) as notify:
         for one in names:
-            found.append(_checked(one, offline, notify))
+            try:
+                found.append(_checked(one, offline, notify))
+            except GraftworkError as error:
+                if name is not None:
+                    raise
+                found.append({"name": one, "fault": str(error)})
     if json:
         console.emit({"checked": found})
     else:
@@ -192,10 +200,7 @@ def _checked(name: str, offline: bool, notify: Any) -> dict[str, Any]:
     from graftwork import checking
     from graftwork.sources import find
 
-    try:
-        return {**asdict(checking.check(find(name, offline=offline), notify)), "fault": None}
-    except GraftworkError as error:
-        return {"name": name, "fault": str(error)}
+    return {**asdict(checking.check(find(name, offline=offline), notify)), "fault": None}
 
 
 def _outcome(one: dict[str, Any]) -> list[str]:

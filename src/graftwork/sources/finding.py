@@ -35,11 +35,12 @@ def find(name: str, *, offline: bool = False) -> Source:
     address = hub_address(name)
     if address is not None:
         return from_hub(address, offline=offline)
-    known = known_names()
+    known = [*known_names(), *(f"{scheme}:{rest}" for scheme in registry.names("schemes") if colon)]
     here = ", ".join(source.name for source in available()) or "none"
+    lost = "".join(f" ({root} is none)" for root in paths.source_folders() if not root.is_dir())
     raise RequestError(
-        f"no source {name!r}{catalogue.near(name, known)}: no such directory, and no folder listed in "
-        f"GRAFT_SOURCES holds it; sources on this machine: {here}; what else is known: graft sources"
+        f"no source {name!r}{catalogue.near(name, known)}: no such file or folder, and no folder listed in "
+        f"GRAFT_SOURCES holds it{lost}; sources on this machine: {here}; what else is known: graft sources"
     )
 
 
@@ -122,26 +123,30 @@ def find_by_digest(
 
     `name` may be a hub id or a name of the catalogue. Raises RequestError where none has these weights.
     """
-    others = set()
-    for source in _candidates(hint, name, offline):
-        if source.weights_sha256 == sha256:
-            return source
-        others.add(source.name)
+    others, said = set(), ""
+    try:
+        for source in _candidates(hint, name, offline):
+            if source.weights_sha256 == sha256:
+                return source
+            others.add(source.name)
+    except (ArtefactError, MissingExtra):
+        raise
+    except RequestError as error:
+        said = f" ({error})"  # what came of asking for it by name
     seen = f"; sources seen with other weights: {', '.join(sorted(others))}" if others else ""
     raise RequestError(
         f"no source with weights of SHA-256 {sha256[:12]}... (it was {name or 'unnamed'}, in {hint}){seen}; "
-        "put its folder under GRAFT_SOURCES, or save the artefact with --bundle"
+        f"put it back, or under GRAFT_SOURCES, or save the artefact with --bundle{said}"
     )
 
 
 def known_names() -> list[str]:
     """Every name that `find` knows without asking the hub, sorted; nothing is read."""
-    folders = [root for root in paths.source_folders() if root.is_dir()]
     return sorted(
         {
             *PACKAGED,
             *registered.names(),
-            *(path.name for root in folders for path in root.iterdir()),
+            *(path.name for root in paths.source_folders() for path in _inside(root)),
             *(one.name for one in catalogue.entries()),
             *(one.hub for one in catalogue.entries() if one.hub),
             *ledger.names("pins"),
@@ -189,8 +194,8 @@ def _here(name: str) -> Source | None:
 
 
 def exists(name: str | Path) -> bool:
-    """Whether it is a path where something lies; a name that can be no path is none."""
-    return os.path.exists(Path(name).expanduser())  # noqa: PTH110  # Path's raises for too long a name
+    """Whether it is a path where something lies; a name that can be no path is none, and so is ""."""
+    return name != "" and os.path.exists(Path(name).expanduser())  # noqa: PTH110  # Path's raises if too long
 
 
 def hub_address(name: str) -> str | None:
@@ -228,12 +233,20 @@ def listed() -> list[Source]:
     """What lies in the folders of GRAFT_SOURCES; the first folder that has a name wins."""
     found = {}
     for root in reversed(paths.source_folders()):
-        for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        for folder in _inside(root):
             try:
                 found[folder.name] = read(folder.resolve(), name=folder.name)
             except (ArtefactError, RequestError):
                 continue  # something else lies there; `find` says what is wrong with it
     return list(found.values())
+
+
+def _inside(root: Path) -> list[Path]:
+    """What lies in a folder of GRAFT_SOURCES, sorted; nothing where it is none or may not be read."""
+    try:
+        return sorted(root.iterdir())
+    except OSError:
+        return []
 
 
 def _registered() -> Iterator[Source]:

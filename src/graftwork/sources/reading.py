@@ -21,14 +21,20 @@ def read(
     Raises ArtefactError for what no reader recognises or what is damaged, RequestError for a source of
     a kind that cannot be used.
     """
-    reader = _reader(path)
-    if reader is None:
+    try:
+        reader = _reader(path)
+        if reader is None:
+            raise ArtefactError(
+                f"{path} is no source; expected a folder with config.json and model.safetensors (Hugging "
+                "Face form), an ONNX file or folder, or a file of word vectors (.txt, .vec, .bin)"
+            )
+        found: Source = reader.read(path, name=name, origin=origin, revision=revision, licence=licence)
+        return found
+    except OSError as error:
+        at = error.filename or path
         raise ArtefactError(
-            f"{path} has no config.json and is of no other known family; expected a model directory in "
-            "Hugging Face form, or what else graft sources --help names"
-        )
-    found: Source = reader.read(path, name=name, origin=origin, revision=revision, licence=licence)
-    return found
+            f"{at} cannot be read ({error.strerror or error}); allow that, then run again"
+        ) from error
 
 
 def _reader(path: Path) -> Any | None:

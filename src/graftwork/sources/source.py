@@ -50,10 +50,10 @@ class Source:
 
     def unchanged(self) -> bool:
         """Whether every file lies where it did, with the digest it had (remembered by its size and time)."""
-        return all(
-            (self.folder / name).is_file() and file_digest(self.folder / name) == expected
-            for name, expected in self.files.items()
-        )
+        try:
+            return all(file_digest(self.folder / name) == digest for name, digest in self.files.items())
+        except OSError:
+            return False
 
     def verify(self) -> None:
         """Read every file again and compare its digest; raises ArtefactError at the first difference."""
