@@ -6,6 +6,7 @@ A picture is stretched to the architecture's square, as Keras's recipes do
 
 import sys
 import warnings
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -125,8 +126,9 @@ def load(model: Any, source: Source) -> None:
                 model.load_weights(path)  # of an archive the arrays alone are read: no code, no config
             else:
                 _load_by_order(model, path)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+        # of several sentences of Keras's the first says what is wrong
+        reason = " ".join(str(error).split()).partition(". ")[0][:200]
         raise ArtefactError(
             f"{path} does not hold the weights of {source.options['architecture']} ({reason}); fetch it "
             "again, or name the architecture that it was saved from"

@@ -7,6 +7,7 @@ downloads under GRAFT_HOME/keras; files that it fetched before into its usual fo
 import contextlib
 import hashlib
 import inspect
+import io
 import os
 import sys
 import threading
@@ -134,6 +135,8 @@ def _given(file: str, architecture: str) -> Path:
         raise RequestError(
             f"{path.name} is no weights file that Keras writes; expected one of {', '.join(SUFFIXES)}"
         )
+    if not os.access(path, os.R_OK):
+        raise RequestError(f"{path} may not be read by you; allow that, then run again")
     return path.resolve()
 
 
@@ -158,7 +161,7 @@ def _fetched(architecture: str, offline: bool) -> Path:
 def _download(architecture: str, wanted: Mapping[str, Any], folder: Path) -> Path:
     get_file = library().utils.get_file
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # its progress; standard output is for answers
+        with contextlib.redirect_stdout(io.StringIO()):  # its own progress, of hundreds of lines
             found = get_file(
                 wanted["name"],
                 wanted["origin"],
