@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from graftwork import sources
+from graftwork.backbones import open_backbone
 from graftwork.backbones.compact import Compact, Preparation, ink, open_compact, prepare, restore, weights
-from graftwork.errors import ArtefactError
+from graftwork.errors import ArtefactError, RequestError
 from graftwork.networks import Block, CompactConfig, CompactNet
 from graftwork.pretraining import write
 from graftwork.rows import Contents, Rows
@@ -155,6 +156,14 @@ def test_source_folder_opens_with_the_same_numbers(tmp_path: Path, pictures: Row
     state = opened.state()
     assert not state.arrays
     assert restore(state).fingerprint == opened.fingerprint
+
+
+@pytest.mark.parametrize("option", [{"pooling": "cls"}, {"resize": "crop"}])
+def test_options_that_do_not_apply_are_refused_not_passed_over(option: dict[str, str]) -> None:
+    glyphs = sources.find("glyphs")
+    with pytest.raises(RequestError, match="'glyphs' is taken as it is; leave --pooling and --resize out"):
+        open_backbone(glyphs, None, **option)  # type: ignore[arg-type]
+    assert open_backbone(glyphs, None, pooling="auto").width == 192
 
 
 def test_altered_weights_are_refused(tmp_path: Path) -> None:

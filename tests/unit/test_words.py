@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -243,6 +245,39 @@ def test_wrong_width_names_the_line(tmp_path: Path) -> None:
     assert "line 3 has 13 numbers" in refusal(tiny.written(tmp_path / "v.txt", text))
     text[2] = text[2].rsplit(" ", 3)[0]
     assert "line 3 has 10 numbers" in refusal(tiny.written(tmp_path / "w.txt", text))
+
+
+@pytest.mark.skipif(shutil.which("awk") is None, reason="no awk here")
+def test_the_command_proposed_for_wrong_lines_mends_the_file(tmp_path: Path) -> None:
+    text = tiny.lines(WORDS, MATRIX)
+    text[1] = text[1].replace(" ", "\t", 1)
+    text[2] = text[2].replace(" ", "  ", 1)
+    text[3] += " 0.5"
+    for header in ([], [f"{len(text) - 1} 12"]):
+        bad = tiny.written(tmp_path / "v.txt", [*header, *text])
+        command = refusal(bad).partition("awk '")[2].removesuffix("'")
+        mended = subprocess.run(["awk", command, bad], capture_output=True, check=True, text=True).stdout
+        words = opened(tiny.written(tmp_path / f"{len(header)}.txt", mended.splitlines())).vectors.words
+        assert list(words) == [*WORDS[:3], *WORDS[4:]]
+
+
+def test_a_byte_order_mark_is_refused_with_how_to_remove_it(tmp_path: Path) -> None:
+    path = tiny.glove(tmp_path / "v.txt", WORDS, MATRIX)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert reader.recognises(path)
+    assert "byte-order mark" in refusal(path) and r"'1s/^\xEF\xBB\xBF//'" in refusal(path)
+
+
+def test_a_file_that_may_not_be_read_is_said_so_not_called_no_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny.glove(tmp_path / "v.txt", WORDS, MATRIX)
+
+    def forbidden(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(reader, "_opened", forbidden)
+    assert f"{path} cannot be read (Permission denied)" in refusal(path)
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "1e300", "0,5", "abc"])

@@ -26,7 +26,7 @@ from torch import nn
 
 from graftwork.backbones.base import BackboneState, Options
 from graftwork.backbones.logmel import listen, picture
-from graftwork.errors import ArtefactError, Unreadable
+from graftwork.errors import ArtefactError, RequestError, Unreadable
 from graftwork.images import decode
 from graftwork.networks import CompactConfig, CompactNet, channels_last, folded
 from graftwork.records import Extraction, Features, Notify, Progress, silent
@@ -239,7 +239,9 @@ def load(network: nn.Module, arrays: Mapping[str, NDArray[np.float32]]) -> None:
 
 
 def open_source(source: Source, sample: Rows | None, options: Options, notify: Notify) -> Compact:
-    """Its own size, framing and cut are fixed, and torch runs it: options do not apply."""
+    """Its own size, framing and cut are fixed, and torch runs it; raises RequestError for other options."""
+    if options.pooling not in (None, "auto") or options.resize is not None:
+        raise RequestError(f"source {source.name!r} is taken as it is; leave --pooling and --resize out")
     return open_compact(source)
 
 

@@ -171,7 +171,7 @@ def _lines(path: Path, options: Any) -> tuple[int, list[str]]:
             if fields < width and not line.endswith(b"\n"):
                 raise ArtefactError(f"{path} is truncated: it ends within line {number:,}; fetch it again")
             if fields != width:
-                others = "NF=={}{}".format(width + 1, " || NR==1" * header)
+                others = "{{$1=$1}} NF=={}{}".format(width + 1, " || NR==1" * header)
                 raise ArtefactError(
                     f"{path}: line {number} has {fields:,} numbers after its word, expected {width:,} with "
                     f"single spaces between; mend or remove it, as with: awk '{others}'"

@@ -7,6 +7,7 @@ and kept by `backbones.vectors`; here only its beginning is looked at.
 
 import gzip
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from contextlib import suppress
 from io import BufferedReader
@@ -53,6 +54,11 @@ def read(
         )
     if path.stat().st_size == 0:
         raise ArtefactError(f"{path} is empty (0 bytes); expected word vectors: fetch it again")
+    if _beginning(path).startswith(BOM_UTF8):
+        raise ArtefactError(
+            f"{path} begins with a byte-order mark, which would be part of its first word; remove it, as "
+            "with: sed -i '1s/^\\xEF\\xBB\\xBF//'"
+        )
     found = _look(path)
     if found is None:
         raise ArtefactError(
@@ -67,7 +73,7 @@ def read(
 
 def _look(path: Path) -> tuple[Form, int | None, int] | None:
     """(form, number of words where it is promised, width); None where it begins otherwise."""
-    first, _, rest = _beginning(path).partition(b"\n")
+    first, _, rest = _beginning(path).removeprefix(BOM_UTF8).partition(b"\n")
     second = rest.partition(b"\n")[0]
     header = first.split()
     if len(header) == 2 and all(part.isdigit() and int(part) > 0 for part in header):
@@ -89,9 +95,9 @@ def _numbers(line: bytes) -> int:
 
 
 def _beginning(path: Path) -> bytes:
-    """The first bytes, as many as can be read: `read` and the backbone say what is wrong with the rest."""
+    """The first bytes, as many as can be unpacked; the backbone says what is wrong with the rest."""
     content = b""
-    with suppress(OSError, EOFError, zlib.error), _opened(path) as file:
+    with suppress(gzip.BadGzipFile, EOFError, zlib.error), _opened(path) as file:
         while len(content) < _BEGINNING and (piece := file.read1(_BEGINNING)):
             content += piece
     return content
