@@ -111,11 +111,12 @@ def test_vgg16_flattened_is_the_textbook_recipe(tmp_path: Path, rows: Rows) -> N
     source = sources.find(f"keras:VGG16@{path}")
     backbone = open_backbone(source, rows, pooling="flatten")
     wanted = tiny_keras.predicted(made, "VGG16", pixels(backbone, rows))  # type: ignore[arg-type]
-    found = backbone.features(rows).matrix
+    features = backbone.features(rows)
+    assert features.extraction.runtime == "openvino"
+    found = features.matrix
     assert found.shape == wanted.shape == (2, 25_088)
     cosine = (found * wanted).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(wanted, axis=1)
     assert cosine.min() > 0.999  # bf16 where the machine has it
-    assert backbone.features(rows).extraction.runtime == "openvino"
 
 
 def test_every_architecture_prepares_its_input_as_its_own_function_does(rows: Rows) -> None:
@@ -245,9 +246,11 @@ def test_keras_own_efficientnet_weights_scale_their_input_twice_as_keras_does(
 ) -> None:
     net = "EfficientNetB0"
     close = 1e-3  # of the largest: a deep network with random weights amplifies rounding
+    module = sys.modules[schemes.architectures()[net].__module__]
+    # its own first blocks alone: what scales the input lies before them
+    monkeypatch.setattr(module, "DEFAULT_BLOCKS_ARGS", module.DEFAULT_BLOCKS_ARGS[:2])
     made = tiny_keras.model(net, include_top=False, input_shape=(224, 224, 3), pooling="avg")
     path = tiny_keras.save(made, tmp_path / "b0 legacy.h5")
-    module = sys.modules[schemes.architectures()[net].__module__]
     with monkeypatch.context() as patched, schemes.library().device("cpu"):
         patched.setattr(module.file_utils, "get_file", lambda *given, **named: str(path))
         theirs = module.EfficientNetB0(weights="imagenet", include_top=False, pooling="avg")
