@@ -1,8 +1,10 @@
 """Image and text encoders: the source's own preprocessing, honest pooling, everything in the fingerprint."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ import pytest
 from PIL import Image
 
 import tiny
+import toys
 from graftwork.backbones import open_backbone, restore
+from graftwork.backbones.base import labelled_matrix
 from graftwork.backbones.images import Images, preprocessing_of
 from graftwork.backbones.texts import TextEncoder, open_texts
-from graftwork.errors import ArtefactError, RequestError, UnknownName
+from graftwork.errors import ArtefactError, RequestError, UnknownName, Unreadable
 from graftwork.rows import Contents, Rows, Texts
 from graftwork.sources import Source, find
 
@@ -393,3 +397,16 @@ def test_few_sample_rows_are_joined_by_made_up_ones(models: dict[str, Path]) -> 
     words = opened(models["bert"])
     assert isinstance(words, TextEncoder) and len(words._sample(None)) == 16
     assert open_texts(find(str(models["bert"])), runtime="torch") == words
+
+
+def test_what_is_wrong_with_every_row_is_said_of_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = tiny.text_rows(5)
+    backbone = toys.ToyBackbone()
+    given = backbone.features(rows)
+    bad = {i: "has features that are no numbers" for i in range(5)}
+    monkeypatch.setattr(toys.ToyBackbone, "features", lambda *_: replace(given, unreadable=bad))
+    with pytest.raises(RequestError, match=r"each of the 5 rows .* no numbers: .* source's fault"):
+        labelled_matrix(backbone, rows)
+    monkeypatch.setattr(toys.ToyBackbone, "features", lambda *_: replace(given, unreadable={3: bad[3]}))
+    with pytest.raises(Unreadable, match=re.escape(rows.names[3])):
+        labelled_matrix(backbone, rows)

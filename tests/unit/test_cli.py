@@ -234,6 +234,26 @@ def test_the_store_s_complaint_is_heard_once(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "graft: rows were left out\n"
 
 
+@pytest.mark.parametrize(
+    "words", [["fit", "x", "-o", "y", "--nosuch"], ["nosuch"], ["fit"], ["predict", "--seed"]]
+)
+def test_a_command_line_that_cannot_be_parsed_is_one_line(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from graftwork.cli import main
+
+    for json_wanted in (False, True):
+        monkeypatch.setattr("sys.argv", ["graft", *words, *(["--json"] if json_wanted else [])])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert ended.value.code == 2
+        line, silent = (said.out, said.err) if json_wanted else (said.err, said.out)
+        assert not silent and line.count("\n") == 1 and "--help" in line
+        if json_wanted:
+            assert json.loads(line)["error"]["status"] == 2
+
+
 def test_an_interrupted_fit_says_so_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,19 @@ def test_a_decision_is_made_once_and_never_flips(home: Path, monkeypatch: pytest
     assert engine.decide(recipe(), lambda: pytest.fail("rows were read"), None) == first
 
 
+def test_what_made_up_rows_decide_does_not_stand_for_real_ones() -> None:
+    read: list[str] = []
+
+    def noted(name: str) -> Sequence[engine.Arrays]:
+        read.append(name)
+        return sample()
+
+    for _ in range(2):
+        engine.decide(recipe(), lambda: noted("made up"), None, made_up=True)
+        engine.decide(recipe(), lambda: noted("real"), None)
+    assert read == ["made up", "real"]
+
+
 def test_of_two_who_decide_at_once_the_first_wins(home: Path) -> None:
     def second_is_late() -> dict[str, Any]:
         assert paths.kept("parity", "key", lambda: {"who": "first"}) == {"who": "first"}

@@ -91,10 +91,19 @@ class Remarking(Protocol):
 
 
 def labelled_matrix(backbone: Backbone, rows: Rows, notify: Notify = silent) -> NDArray[np.float32]:
-    """The feature matrix (rows, width) of rows that must all be readable; raises Unreadable otherwise."""
-    from graftwork.errors import Unreadable
+    """The feature matrix (rows, width) of rows that must all be readable.
+
+    Raises Unreadable, naming the first row that is not; RequestError where the same is wrong with all.
+    """
+    from graftwork.errors import RequestError, Unreadable
 
     features = backbone.features(rows, notify)
+    reasons = set(features.unreadable.values())
+    if len(features.unreadable) == len(rows) > 1 == len(reasons):
+        raise RequestError(
+            f"each of the {len(rows)} rows {reasons.pop()}: that is the source's fault rather than theirs; "
+            "try another with --source"
+        )
     for i, reason in features.unreadable.items():
         raise Unreadable(f"{rows.names[i]} {reason}; remove or replace it, then run again")
     return features.matrix

@@ -77,13 +77,18 @@ def cores() -> int:
     return max(1, min(allowed, int(limit))) if limit.isdigit() else allowed
 
 
-def decide(recipe: Recipe, sample: Callable[[], Sequence[Arrays]], wanted: Runtime | None) -> Decision:
+def decide(
+    recipe: Recipe, sample: Callable[[], Sequence[Arrays]], wanted: Runtime | None, *, made_up: bool = False
+) -> Decision:
     """The cheapest path that agrees with float32 torch, decided once per network and machine, and kept.
 
     sample: gives the inputs of some rows, one row each; called only where nothing was decided before.
-    wanted: restrict the choice to one runtime (float32 torch stays the last resort).
+    wanted: restrict the choice to one runtime (float32 torch stays the last resort). made_up: the rows
+    are no real ones; what is decided on them is kept apart and never stands for real ones.
     """
-    key = {"network": dict(recipe.key), "wanted": wanted, "machine": _machine()}
+    key: dict[str, Any] = {"network": dict(recipe.key), "wanted": wanted, "machine": _machine()}
+    if made_up:
+        key["rows"] = "made up"
     found = paths.kept("parity", key, lambda: _compare(recipe, sample(), wanted))
     return Decision(found["runtime"], found["precision"], int(found["width"]), found["parity"])
 

@@ -114,7 +114,7 @@ class Pretrained(ABC):
             notify(Progress("comparing runtimes, once for this source", 0, None, "rows"))
             return self._sample(sample)
 
-        decision = engine.decide(self.recipe, chosen, wanted)
+        decision = engine.decide(self.recipe, chosen, wanted, made_up=sample is None)
         return {
             **self.config,
             "runtime": decision.runtime,

@@ -23,7 +23,29 @@ def main() -> None:
         # read by the hub's client when it is first imported, so set before anything is
         os.environ["HF_HUB_OFFLINE"] = "1"
     warnings.showwarning = _show_warning
-    app()
+    try:
+        status = app(standalone_mode=False)
+    except Exception as error:
+        # typer keeps its parser's exceptions private: they are known by what they can do
+        if not hasattr(error, "format_message"):
+            raise
+        status = _misused(error)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _misused(error: Any) -> int:
+    """A command line that cannot be parsed: one line, as for every other wrong request."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return 2
+    said = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    message = f"{said}; try: {context.command_path if context else 'graft'} --help"
+    if "--json" in sys.argv:
+        console.emit({"error": {"message": message, "status": 2}})
+    else:
+        print(f"graft: {message}", file=sys.stderr)
+    return 2
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -100,8 +100,8 @@ def choose(kind: Kind) -> tuple[Source, str]:
         return packaged("minilm"), "minilm is the packaged source for texts"
     if kind == "audio":
         raise RequestError(
-            "no source for recordings at hand; name a model directory or hub id with --source, "
-            "or list a folder of them in GRAFT_SOURCES"
+            "no source for recordings at hand; name a folder, a catalogue name (graft sources --kind audio) "
+            "or a hub id with --source, or list a folder of them in GRAFT_SOURCES"
         )
     try:
         glyphs = packaged("glyphs")
