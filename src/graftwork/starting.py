@@ -37,6 +37,13 @@ def open_source(
 ) -> tuple[Backbone, SourceSummary] | None:
     """The backbone that the strategy builds on, and where it came from; None where it does not transfer."""
     if not recipe.transfers:
+        asked = {"source": None if name == "auto" else name, "pooling": pooling, "resize": resize}
+        given = [f"--{option}" for option, value in asked.items() if value is not None]
+        if given:
+            raise RequestError(
+                f"strategy {recipe.name!r} uses no source; leave {' and '.join(given)} out, or take another "
+                "strategy, such as probe"
+            )
         return None
     source, reason = (
         choose(dataset.kind) if name == "auto" else (find(name, offline=offline), "named by the user")

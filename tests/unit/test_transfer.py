@@ -190,3 +190,10 @@ def test_each_row_is_assessed_at_most_once_whatever_the_number_of_folds() -> Non
         rows, _ = bench.shown(Held(held, tuple(np.zeros((len(part), 3)) for part in held)))
         assert len(set(rows.tolist())) == len(rows)
         assert set(rows.tolist()) == set(np.concatenate(held[: bench.first]).tolist())
+
+
+@pytest.mark.parametrize("option", [{"source": "minilm"}, {"pooling": "mean"}, {"resize": "fit"}], ids=str)
+def test_an_option_of_sources_is_refused_where_no_source_is_used(option: dict[str, str]) -> None:
+    given = next(iter(option))
+    with pytest.raises(gw.RequestError, match=f"'classical' uses no source; leave --{given} out"):
+        gw.fit(a_dataset(10), strategy="classical", baselines="none", **option)
