@@ -244,15 +244,17 @@ class Candidate:
 class Ranking:
     """Which source to start from, best first, and how sure that is.
 
-    choice: None when nothing stands out. baseline: the expected score of not transferring on the same
-    rows. p: of the strongest score of all sources under shuffled labels. budget: seconds allowed, None
-    for no bound. refused: source name -> why it was not looked at. sentence: the whole in one.
+    choice: None when nothing stands out. baseline: the score of not transferring on rows looked at;
+    ahead: the first source's less it, paired over the same rows and folds (fractions). p: of the
+    strongest score of all sources under shuffled labels. budget: seconds allowed, None for no bound.
+    refused: source name -> why it was not looked at. sentence: the whole in one.
     """
 
     metric: Metric
     choice: str | None
     candidates: tuple[Candidate, ...]
     baseline: Score | None
+    ahead: Score | None
     p: float
     rows: int
     budget: float | None

@@ -91,6 +91,7 @@ def ranking(value: Ranking) -> dict[str, Any]:
         "sentence": value.sentence,
         "p": _number(value.p),
         "baseline": None if value.baseline is None else score(value.baseline),
+        "ahead": None if value.ahead is None else score(value.ahead),
         "rows": value.rows,
         "budget": value.budget,
         "seconds": round(value.seconds, 3),

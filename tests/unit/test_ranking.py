@@ -206,6 +206,7 @@ def test_sources_that_hardly_differ_share_the_chances(tmp_path: Path) -> None:
     assert by_name["a"].probability_best == pytest.approx(0.5, abs=0.2)
     assert by_name["b"].probability_best == pytest.approx(0.5, abs=0.2)
     assert by_name["noise"].probability_best < 0.01
+    assert all(one.reason.startswith("level with ") for one in found.candidates[:2])
 
 
 @pytest.mark.parametrize("error", [ArtefactError("x is damaged"), RuntimeError("driver\nsays no")])
@@ -213,6 +214,38 @@ def test_a_broken_source_is_refused_and_the_others_are_ranked(tmp_path: Path, er
     found = ranked(tmp_path, a_task(CODES), {"broken": error, "good": telling(CODES, 3.0)})
     assert found.choice == "good"
     assert "damaged" in found.refused["broken"] or "driver says no" in found.refused["broken"]
+
+
+def test_features_that_are_no_numbers_refuse_their_source_alone(tmp_path: Path) -> None:
+    given = {"broken": np.full((60, 8), np.nan, np.float32), "good": telling(CODES, 3.0)}
+    found = ranked(tmp_path, a_task(CODES), given)
+    assert [one.name for one in found.candidates] == ["good"]
+    assert "not finite" in found.refused["broken"]
+
+
+def test_a_classifier_that_cannot_be_used_costs_its_source_two_scores_and_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def own(source: Source, backbone: Given) -> Any:
+        if source.name == "broken":
+            raise AttributeError("no such layer")
+        return np.eye(8, 5, dtype=np.float32), np.zeros(5, np.float32)
+
+    monkeypatch.setattr("graftwork.ranking.ranking.own_classifier", own)
+    given = {"broken": telling(CODES, 4.0), "whole": telling(CODES, 2.0, seed=2)}
+    found = ranked(tmp_path, a_task(CODES), given)
+    names = {one.name: {score.name for score in one.scores} for one in found.candidates}
+    assert names["whole"] - names["broken"] == {"nce", "leep"}
+    assert (
+        "broken is scored without its own labels: failed with AttributeError: no such layer" in found.sentence
+    )
+
+
+def test_rows_that_cannot_be_asked_are_counted_aloud(tmp_path: Path) -> None:
+    codes = np.array([0] * 8 + [1] * 8 + [2])
+    found = ranked(tmp_path, a_task(codes), {"good": telling(codes, 5.0)})
+    assert "1 of 17 rows cannot be asked" in found.sentence
+    assert "cannot be asked" not in ranked(tmp_path, a_task(CODES), {"good": telling(CODES, 5.0)}).sentence
 
 
 def test_a_row_that_one_source_cannot_read_refuses_that_source(tmp_path: Path) -> None:
@@ -384,6 +417,7 @@ def test_no_source_beats_a_better_baseline_and_that_is_said(tmp_path: Path) -> N
     given = {"weak": telling(CODES, 1.0), "noise": noise(60)}
     found = ranked(tmp_path, a_task(CODES), given, baseline=answers(telling(CODES, 5.0, seed=9), CODES))
     assert "no source beats the model without transfer" in found.sentence
+    assert found.ahead is not None and found.ahead.high < 0.0 and found.ahead.rows == 60
     assert found.baseline is not None and found.baseline.value > 0.95
     found = ranked(tmp_path, a_task(CODES), {"good": telling(CODES, 5.0)}, baseline=answers(noise(60), CODES))
     assert "better than the model without transfer" in found.sentence and "perhaps" not in found.sentence
@@ -488,6 +522,23 @@ def test_a_dropped_source_is_credited_with_the_gain_of_the_survivors() -> None:
     # from 0.5 to 0.8 and 0.7: a gain of 0.25, on top of 0.4
     assert [one.value for one in found] == pytest.approx([0.8, 0.7, 0.65])
     assert found[2].high - found[2].low > found[1].high - found[1].low + 0.2
+
+
+def test_no_sample_promises_that_every_answer_will_be_right() -> None:
+    truth = np.arange(60) % 2
+    (found,) = estimates(a_course({0: truth}, truth), np.zeros(1), "accuracy", 0)
+    # the mean of Beta(60.5, 0.5)
+    assert found.expected.value == pytest.approx(60.5 / 61)
+    assert found.expected.high == 1.0 and found.expected.low == pytest.approx(0.94, abs=0.001)
+
+
+def test_more_rows_are_expected_to_mend_half_of_the_errors_at_most() -> None:
+    truth = np.arange(200) % 2
+    better, worse = (np.where(np.arange(200) < wrong, 1 - truth, truth) for wrong in (10, 40))
+    rungs = [Rung(100, {0: worse[:100], 1: worse[:100]}), Rung(200, {0: better, 1: better})]
+    course = Course(truth, np.arange(200), np.ones(200, dtype=bool), 2, 200_000, rungs)
+    found = estimates(course, np.zeros(2), "accuracy", 0)[0].expected
+    assert found.value == pytest.approx(0.975)
 
 
 def test_grouped_rows_count_once_in_every_interval() -> None:

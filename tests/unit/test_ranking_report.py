@@ -137,7 +137,7 @@ def test_sentence_does_not_say_the_headline_again() -> None:
 
 
 def test_rows_of_the_model_without_transfer_are_said() -> None:
-    assert "85.3% on 247 rows" in Page(render_ranking(tiny.unsure(), "data")).text
+    assert "79.3% on 247 rows" in Page(render_ranking(tiny.unsure(), "data")).text
 
 
 def test_numbers_that_do_not_exist_are_said_to_be_missing() -> None:

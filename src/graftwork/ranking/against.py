@@ -28,9 +28,7 @@ class Against:
     """The metric of not transferring, and how far the best source lies above it (fractions)."""
 
     score: Score
-    difference: float
-    low: float
-    high: float
+    ahead: Score
 
 
 def without_transfer(
@@ -69,5 +67,6 @@ def _beside(leader: Look, plan: Plan, rows: int, given: NDArray[np.float64], fol
     value, influence = influence_of(task.metric, codes[asked], rung.answers[1][asked], classes)
     together = grouping(groups[asked])
     ends = effective_wilson(value, influence, together, float(asked.sum()), LEVEL)
-    score = Score(task.metric, value, *ends, int(asked.sum()), LEVEL)
-    return Against(score, *difference(course, task.metric, task.seed))
+    count = int(asked.sum())
+    ahead = Score(task.metric, *difference(course, task.metric, task.seed), count, LEVEL)
+    return Against(Score(task.metric, value, *ends, count, LEVEL), ahead)

@@ -213,6 +213,8 @@ def _expected(
 ) -> Score:
     """The metric with all rows: each further doubling is expected to bring half of what the last one did.
 
+    All of them together mend half of the errors at most, and no sample, however right, promises more than
+    the mean of Jeffreys' posterior does where all n rows are right, (n + 1/2) / (n + 1).
     low: as if more rows brought nothing; high: as if each brought as much as the last.
     """
     size = course.rungs[course.last(source)].size
@@ -223,6 +225,8 @@ def _expected(
     at_most = float(len(rows) if alone or 0.0 < centre < 1.0 else len(np.unique(groups)))
     low, high = effective_wilson(centre, influence[rows], None if alone else groups, at_most, LEVEL)
     doublings = max(0.0, float(np.log2(course.total / course.rungs[-1].size)))
-    value = min(1.0, centre + step * (1.0 - 0.5**doublings))
+    margin = 0.5 / (len(rows) + 1)
+    value = centre + min(step * (1.0 - 0.5**doublings), (1.0 - centre) / 2)
+    value = min(max(value, margin), 1.0 - margin)
     low, high = low - carried / 2, high + carried / 2 + step * doublings
     return Score(metric, value, max(0.0, min(low, value)), min(1.0, max(high, value)), len(rows), LEVEL)

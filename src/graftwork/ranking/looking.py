@@ -75,6 +75,8 @@ class Look:
         found = self.backbone.features(taken, plan.named(self.name))
         for i, reason in found.unreadable.items():
             raise Unreadable(f"{taken.names[i]} {reason}")
+        if not np.isfinite(found.matrix).all():
+            raise Unreadable("gives features that are not finite (NaN or infinite); are its weights whole?")
         self.matrix = found.matrix
         self.rate = _speed(self.backbone.fingerprint, found.extraction)
         self.seconds += plan.clock() - start

@@ -13,7 +13,7 @@ from graftwork.ranking import saying
 from graftwork.ranking.against import Baseline, without_transfer
 from graftwork.ranking.estimate import Estimate
 from graftwork.ranking.halving import halve
-from graftwork.ranking.looking import Look, Plan, look
+from graftwork.ranking.looking import Look, Plan, look, noted
 from graftwork.ranking.sample import answerable, nested
 from graftwork.ranking.significance import standing_out
 from graftwork.records import Candidate, Notify, Progress, Ranking, Transferability, silent
@@ -62,11 +62,12 @@ def rank(
     if not looks:
         said = "; ".join(f"{name}: {reason}" for name, reason in missing.items()) or "none was given"
         raise RequestError(f"no source could be looked at ({said}); name others with --source")
-    p = _score(looks, plan)
+    p, remarks = _score(looks, plan)
     course, found, notes = halve(looks, plan)
     best_first = sorted(range(len(looks)), key=lambda s: (-found[s].expected.value, found[s].regret))
     leader, rows = looks[best_first[0]], course.rungs[-1].size
-    against, remarks = without_transfer(leader, plan, baseline, len(leader.matrix))
+    against, omitted = without_transfer(leader, plan, baseline, len(leader.matrix))
+    notes = [*_unasked(task), *remarks, *notes, *omitted]
     candidates = [_candidate(looks[s], found[s], course.rungs[course.last(s)].size) for s in best_first]
     return Ranking(
         metric=task.metric,
@@ -75,12 +76,13 @@ def rank(
             replace(one, reason=saying.why(place, candidates, rows)) for place, one in enumerate(candidates)
         ),
         baseline=None if against is None else against.score,
+        ahead=None if against is None else against.ahead,
         p=p,
         rows=rows,
         budget=budget,
         seconds=clock() - plan.begun,
         refused=missing,
-        sentence=saying.whole(candidates, p, STANDS_OUT, against, [*notes, *remarks]),
+        sentence=saying.whole(candidates, p, STANDS_OUT, against, notes),
     )
 
 
@@ -92,22 +94,33 @@ def _sizes(task: Task) -> tuple[int, int]:
     return wanted, min(wanted, max(LEAST, 2 * classes))
 
 
-def _score(looks: Sequence[Look], plan: Plan) -> float:
-    """Score every source against the same shufflings; p of the strongest of all."""
+def _unasked(task: Task) -> list[str]:
+    count = int((~answerable(task.codes, task.groups)).sum())
+    if not count:
+        return []
+    return [f"{count:,} of {len(task.codes):,} rows cannot be asked: no other row or group has their class"]
+
+
+def _score(looks: Sequence[Look], plan: Plan) -> tuple[float, list[str]]:
+    """Score every source against the same shufflings; p of the strongest of all, and what must be said."""
     task, most = plan.task, max(SCORED, EACH_CLASS * len(plan.task.labels))
     index = plan.order[: min(most, len(looks[0].matrix))]
     codes = np.unique(task.codes[index], return_inverse=True)[1].astype(np.int64)
     groups = task.groups[index]
     labellings = shufflings(codes, groups, SHUFFLINGS, task.seed)
+    without: dict[str, str] = {}
     for done, one in enumerate(looks):
         plan.notify(Progress("scores against shuffled labels", done, len(looks), "sources"))
         start = plan.clock()
         features = one.matrix[: len(index)]
-        own = own_classifier(one.source, one.backbone)
-        said = None if own is None else source_probabilities(features, own)
+        said = None
+        with noted(without, one.name):
+            own = own_classifier(one.source, one.backbone)
+            said = None if own is None else source_probabilities(features, own)
         one.separations = separations(features, codes, groups, labellings, source_probabilities=said)
         one.seconds += plan.clock() - start
-    return standing_out([one.separations for one in looks])
+    remarks = [f"{name} is scored without its own labels: {reason}" for name, reason in without.items()]
+    return standing_out([one.separations for one in looks]), remarks
 
 
 def _candidate(one: Look, found: Estimate, rows: int) -> Candidate:

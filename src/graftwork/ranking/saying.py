@@ -8,6 +8,9 @@ from graftwork.records import Candidate, Metric
 FASTER = 1.5
 """How many times as fast another source must be for that to be worth a word."""
 
+LEVEL_WITH = 0.0005
+"""A difference below which none would be printed."""
+
 
 def why(place: int, order: Sequence[Candidate], rows: int) -> str:
     """One sentence on the source at `place` of `order`; rows: of the largest sample of any source."""
@@ -16,9 +19,12 @@ def why(place: int, order: Sequence[Candidate], rows: int) -> str:
     if len(order) == 1:
         return f"the only source looked at: {metric} {one.expected.value:.3f} expected"
     if place == 0:
-        apart = _points(one.expected.value - order[1].expected.value)
-        return f"highest expected {metric}, {apart} ahead of {order[1].name}"
-    said = f"{_points(first.expected.value - one.expected.value)} behind {first.name}"
+        apart = one.expected.value - order[1].expected.value
+        if apart < LEVEL_WITH:
+            return f"level with {order[1].name} in expected {metric}, and likelier to be the best"
+        return f"highest expected {metric}, {_points(apart)} ahead of {order[1].name}"
+    apart = first.expected.value - one.expected.value
+    said = f"level with {first.name}" if apart < LEVEL_WITH else f"{_points(apart)} behind {first.name}"
     if one.rows < rows:
         said += f" after {one.rows:,} rows, and asked no further"
     if (
@@ -42,17 +48,23 @@ def whole(
     else:
         said = f"{first.name}: {name} {first.expected.value:.3f} expected with all rows"
         if len(order) > 1:
-            said += f", the best of {len(order)} with probability {first.probability_best:.2f}"
+            sure = first.probability_best
+            chance = "above 0.99" if sure > 0.99 else f"{sure:.2f}"
+            said += f", the best of {len(order)} with probability {chance}"
         if against is not None:
             said += f"; {_compared(against)}"
     return "; ".join([said, *notes])
 
 
 def _compared(against: Against) -> str:
-    interval = f"{_signed(against.difference)} points, 95% {_signed(against.low)} to {_signed(against.high)}"
-    if against.difference <= 0:
+    ahead = against.ahead
+    interval = (
+        f"{_signed(ahead.value)} points on the same {ahead.rows:,} rows, "
+        f"95% {_signed(ahead.low)} to {_signed(ahead.high)}"
+    )
+    if ahead.value <= 0:
         return f"no source beats the model without transfer ({interval})"
-    sure = "" if against.low > 0 else "perhaps "
+    sure = "" if ahead.low > 0 else "perhaps "
     return f"{sure}better than the model without transfer ({interval})"
 
 

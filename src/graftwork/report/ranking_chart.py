@@ -15,12 +15,12 @@ _HEIGHT = 28
 
 def headline(ranking: Ranking) -> tuple[str, str]:
     """(what was found in a few words, the sign beside it: see charts.icon)."""
-    first, without = ranking.candidates[0].expected, ranking.baseline
+    ahead = ranking.ahead
     if ranking.choice is None:
         return "Nothing stands out", "undecided"
-    if without is not None and without.value >= first.value:
+    if ahead is not None and ahead.value <= 0:
         return "No source beats not transferring", "hurt"
-    if without is not None and without.value >= first.low:
+    if ahead is not None and ahead.low <= 0:
         return f"{ranking.choice} comes first", "undecided"
     return f"Start from {ranking.choice}", "chosen"
 
