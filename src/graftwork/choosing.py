@@ -38,7 +38,7 @@ class Picked:
 def rank(
     data: Any,
     *,
-    sources: Sequence[str] | None = None,
+    sources: str | Sequence[str] | None = None,
     budget: str | float | None = None,
     metric: str | None = None,
     baseline: bool = True,
@@ -62,7 +62,7 @@ def rank(
     bench = Bench(dataset, declared, seed, notify)
     said, _ = ranked(
         bench.task(bench.learning),
-        sources,
+        [sources] if isinstance(sources, str) else sources,
         budget=allowed,
         baseline=baseline,
         pooling=pooling,

@@ -10,12 +10,14 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
 from graftwork import registry
+from graftwork.backbones.base import Backbone
 from graftwork.bench import class_weights
 from graftwork.datasets import load, rows_from_items
 from graftwork.errors import RequestError
 from graftwork.evaluation import declare_metric
 from graftwork.model import Model
 from graftwork.records import silent
+from graftwork.rows import Dataset
 from graftwork.store import remember
 from graftwork.strategies.base import Strategy, Task
 
@@ -25,7 +27,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     X: a sequence of texts, picture paths, PIL pictures or arrays (height, width[, 3]). y: labels,
     strings or integers. Extracted features are stored, so every fold and every setting of a search
-    reuses them. Raises RequestError for a numeric target (regression is not there yet).
+    reuses them. With source="auto" several sources on this machine are ranked on the rows given to `fit`
+    (`ranking_`, None where there was no choice). Raises RequestError for a numeric target (regression is
+    not there yet).
     """
 
     def __init__(
@@ -44,8 +48,6 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     def fit(self, X: Sequence[Any], y: Sequence[Any]) -> Self:
         """Learn the labels `y` of the items `X`."""
-        from graftwork.starting import open_source
-
         target = type_of_target(y)
         if target not in ("binary", "multiclass"):
             raise RequestError(
@@ -62,8 +64,6 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         order = [str(label) for label in self.classes_]
         codes = np.array([order.index(dataset.labels[code]) for code in dataset.target.codes])
         recipe: Strategy = registry.get("strategies", self.strategy)()
-        opened = open_source(dataset, self.source, recipe, self.pooling, self.resize, False, silent)
-        basis = recipe.basis(dataset.kind, opened[0] if opened else None)
         metric = declare_metric(codes)
         task = Task(
             rows=dataset.rows,
@@ -75,8 +75,21 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             metric=metric,
             seed=self.seed,
         )
+        basis = recipe.basis(dataset.kind, self._backbone(dataset, task, recipe))
         self.model_: Model = recipe.fit(task, None if basis is None else remember(basis), silent)
         return self
+
+    def _backbone(self, dataset: Dataset, task: Task, recipe: Strategy) -> Backbone | None:
+        from graftwork import choosing, starting
+
+        options: dict[str, Any] = {"pooling": self.pooling, "resize": self.resize, "notify": silent}
+        ranks = self.source == "auto" and recipe.transfers
+        picked = choosing.picked(task, budget=None, offline=False, **options) if ranks else None
+        self.ranking_ = None if picked is None else picked.ranking
+        if picked is not None:
+            return starting.opened(dataset, picked.source, picked.reason, **options)[0]
+        found = starting.open_source(dataset, self.source, recipe, offline=False, **options)
+        return None if found is None else found[0]
 
     def predict_proba(self, X: Sequence[Any]) -> NDArray[np.float64]:
         """Calibrated probabilities (items, classes), columns in the order of `classes_`."""

@@ -166,6 +166,23 @@ def test_auto_takes_the_best_by_expectation_where_nothing_stands_out(
     assert outcome.result.source.reason.endswith("was taken as the best by expectation")
 
 
+@pytest.mark.usefixtures("at_hand")
+def test_the_estimator_ranks_several_sources_too() -> None:
+    texts = [text for said in SENTENCES.values() for text in said.split("|")]
+    labels = [label for label, said in SENTENCES.items() for _ in said.split("|")]
+    fitted = gw.TransferClassifier().fit(texts, labels)
+    assert fitted.ranking_ is not None
+    source = fitted.model_.backbone.state().source
+    assert source is not None and source.name == fitted.ranking_.candidates[0].name
+    assert gw.TransferClassifier("minilm").fit(texts, labels).ranking_ is None
+
+
+@pytest.mark.usefixtures("at_hand")
+def test_one_source_may_be_named_without_a_list() -> None:
+    found = gw.rank(sentences(), sources="first", baseline=False)
+    assert [one.name for one in found.candidates] == ["first"] and not found.refused
+
+
 @pytest.mark.parametrize(
     ("said", "seconds"),
     [("30", 30.0), ("30s", 30.0), ("1m", 60.0), ("2h", 7200.0), ("1.5m", 90.0), (45, 45.0)],

@@ -52,7 +52,7 @@ def test_lengths_rates_and_silence_are_said() -> None:
 def test_long_recordings_are_said() -> None:
     long = np.tile(sounds(1)[0], 100)
     found = inspect(data_of([encode(samples, RATE) for samples in (*sounds(5), long)]))
-    assert any("1 recordings are longer than two minutes (the longest 2 min" in one for one in found.warnings)
+    assert any("recordings longer than two minutes: 1 (the longest 2 min" in one for one in found.warnings)
 
 
 def test_ordinary_recordings_have_nothing_to_be_said_of() -> None:

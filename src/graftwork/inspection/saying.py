@@ -56,7 +56,7 @@ def _said_of_recordings(heard: Recordings) -> list[str]:
         said.append(f"recordings have different sample rates ({rates}); all are resampled to one")
     if heard.long:
         said.append(
-            f"{heard.long} recordings are longer than two minutes (the longest {duration(heard.longest)}); "
+            f"recordings longer than two minutes: {heard.long} (the longest {duration(heard.longest)}); "
             "what is not heard in full is heard in parts spread over it"
         )
     return said
