@@ -13,7 +13,7 @@ from graftwork.backbones.base import BackboneState
 from graftwork.errors import ArtefactError, RequestError
 from graftwork.folds import folds
 from graftwork.ranking import rank
-from graftwork.ranking.estimate import Course, Rung, estimates, fused, influence_of
+from graftwork.ranking.estimate import Course, Rung, difference, estimates, fused, influence_of
 from graftwork.ranking.probing import out_of_fold
 from graftwork.ranking.sample import answerable, nested
 from graftwork.ranking.significance import comparable, standing_out
@@ -554,6 +554,20 @@ def test_grouped_rows_count_once_in_every_interval() -> None:
     for grouped, single in zip(wide, narrow, strict=True):
         assert grouped.expected.high - grouped.expected.low > 2 * (single.expected.high - single.expected.low)
     assert 0.5 < wide[0].probability_best < narrow[0].probability_best
+
+
+def test_the_difference_from_few_groups_is_covered_as_often_as_is_said() -> None:
+    groups, covered = np.repeat(np.arange(6), 20), 0
+    truth = np.arange(120) % 2
+    for trial in range(150):
+        rng = np.random.default_rng(trial)
+        # shares of right answers differ from group to group, by 0.1 on average
+        shares = np.array([[0.8], [0.7]]) + 0.1 * rng.standard_normal((2, 6))
+        right = rng.random((2, 120)) < shares[:, groups]
+        given = {s: np.where(right[s], truth, 1 - truth) for s in range(2)}
+        _, low, high = difference(replace(a_course(given, truth), groups=groups), "accuracy", 0)
+        covered += low <= 0.1 <= high
+    assert covered / 150 > 0.9
 
 
 def test_few_rows_are_drawn_to_what_the_scores_say_and_many_are_not() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.intervals import effective_wilson, grouping, resampled_sums
+from graftwork.intervals import effective_wilson, grouping, percentile, resampled_sums
 from graftwork.records import Metric, Score
 from graftwork.rows import IntArray
 from graftwork.spectrum import Float64
@@ -98,8 +98,8 @@ def difference(course: Course, metric: Metric, seed: int) -> tuple[float, float,
     value, influence = _measured(course, metric)
     drawn = resampled_sums((influence[:, 0, 0] - influence[:, 1, 0])[:, None], course.groups, seed)[:, 0]
     apart = float(value[0, 0] - value[1, 0])
-    low, high = np.quantile(apart + drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return apart, float(low), float(high)
+    groups = len(np.unique(course.groups[course.asked]))
+    return apart, *percentile(apart + drawn, groups, LEVEL)
 
 
 def influence_of(metric: Metric, truth: IntArray, answers: IntArray, classes: int) -> tuple[float, Float64]:
