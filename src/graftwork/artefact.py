@@ -31,7 +31,8 @@ from graftwork.model import Model
 from graftwork.rows import Kind, Rows
 from graftwork.sources import Source
 
-SCHEMA = 1
+SCHEMA = 2
+"""2: a source names its family, weights and options, and may be of recordings. 1 is read too."""
 SUFFIX = ".graft"
 NUMBERS = ("numpy", "torch", "openvino", "tokenizers", "soundfile", "soxr", "onnxruntime")
 """Libraries whose version may change a bit of an answer, as far as they are installed."""
