@@ -1,8 +1,6 @@
 """Image encoders of transformers: decoded as their own processor would, pooled, run by the engine."""
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, ClassVar
@@ -14,6 +12,7 @@ from PIL import Image
 
 from graftwork import images, paths
 from graftwork.backbones import engine
+from graftwork.backbones.ahead import in_order
 from graftwork.backbones.base import BackboneState, Options
 from graftwork.backbones.pretrained import Pretrained, load_encoder, on_this_machine
 from graftwork.backbones.quiet import quiet
@@ -202,17 +201,7 @@ def decoded(column: Column, frame: Callable[[bytes], Pixels]) -> Iterator[tuple[
         except Unreadable as error:
             return str(error)
 
-    workers = engine.cores()
-    ahead: deque[Future[Pixels | str]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    try:
-        waiting = iter(range(len(column)))
-        for i in range(len(column)):
-            while len(ahead) < 8 * workers and (following := next(waiting, None)) is not None:
-                ahead.append(pool.submit(one, following))
-            yield i, ahead.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return enumerate(in_order(len(column), one))
 
 
 def preprocessing_of(source: Source, *, fit: bool) -> dict[str, Any]:

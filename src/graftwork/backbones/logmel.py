@@ -14,7 +14,6 @@ centred, so that how loud it was recorded does not matter. Of it are taken, one 
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from io import BufferedIOBase
@@ -24,6 +23,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from graftwork.backbones.ahead import in_order
 from graftwork.backbones.base import BackboneState
 from graftwork.errors import ArtefactError, Unreadable
 from graftwork.records import Extraction, Features, Notify, Progress, silent
@@ -91,7 +91,8 @@ class LogMel:
             if (i + 1) % _CHUNK == 0 or i + 1 == len(rows):
                 notify(Progress("features", i + 1, len(rows)))
         seconds = time.perf_counter() - begun
-        record = Extraction(len(rows), len(rows), 0, seconds, runtime="numpy", precision="float32")
+        computed = len(rows) - len(unreadable)
+        record = Extraction(len(rows), computed, 0, seconds, runtime="numpy", precision="float32")
         return Features({"logmel": values}, unreadable, record)
 
     def state(self) -> BackboneState:
@@ -118,10 +119,7 @@ def _described(column: Column) -> Iterator[Floats | str]:
         except Unreadable as reason:
             return str(reason)
 
-    with ThreadPoolExecutor(2) as pool:
-        # a chunk at a time: map() would queue, and finish, everything ahead of a slow reader
-        for start in range(0, len(column), _CHUNK):
-            yield from pool.map(one, range(start, min(start + _CHUNK, len(column))))
+    return in_order(len(column), one)
 
 
 def listen(file: BufferedIOBase) -> Floats:

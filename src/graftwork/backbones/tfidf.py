@@ -202,7 +202,7 @@ class Tfidf:
         begun = time.perf_counter()
         values = np.empty((len(rows), self.width), dtype=np.float32)
         unreadable: dict[int, str] = {}
-        for start, texts in _chunks(rows, unreadable):
+        for start, texts in chunks(rows, unreadable, LONGEST):
             stop = start + len(texts)
             values[start:stop] = matrix(texts, self.weightings) @ self.weights + self.intercept
             notify(Progress("features", stop, len(rows)))
@@ -237,19 +237,23 @@ def restore(state: BackboneState) -> Tfidf:
 def read_texts(rows: Rows) -> list[str]:
     """All texts; raises Unreadable, naming the row, where one cannot be read."""
     unreadable: dict[int, str] = {}
-    texts = [text for _, chunk in _chunks(rows, unreadable) for text in chunk]
+    texts = [text for _, chunk in chunks(rows, unreadable, LONGEST) for text in chunk]
     for i, reason in unreadable.items():
         raise Unreadable(f"{rows.names[i]} {reason}; remove or replace it, then run again")
     return texts
 
 
-def _chunks(rows: Rows, unreadable: dict[int, str]) -> Iterator[tuple[int, list[str]]]:
+def chunks(rows: Rows, unreadable: dict[int, str], longest: int) -> Iterator[tuple[int, list[str]]]:
+    """(first position, texts cut to `longest` signs) of some rows at a time; one that cannot be read is "".
+
+    Reasons go into `unreadable`.
+    """
     column = rows.column
     for start in range(0, len(rows), _CHUNK):
         texts = []
         for i in range(start, min(start + _CHUNK, len(rows))):
             try:
-                texts.append(column.read(i).decode("utf-8", "replace")[:LONGEST])
+                texts.append(column.read(i).decode("utf-8", "replace")[:longest])
             except Unreadable as reason:
                 unreadable[i] = str(reason)
                 texts.append("")

@@ -10,7 +10,6 @@ taken from the vectors' file alone, so every feature is a property of the source
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -22,9 +21,10 @@ from scipy import sparse
 
 from graftwork import paths
 from graftwork.backbones.base import BackboneState, Options
+from graftwork.backbones.tfidf import chunks
 from graftwork.backbones.vectors import Vectors, load
 from graftwork.backbones.vocabulary import UNKNOWN, Vocabulary
-from graftwork.errors import ArtefactError, RequestError, UnknownName, Unreadable
+from graftwork.errors import ArtefactError, RequestError, UnknownName
 from graftwork.records import Extraction, Features, Notify, Progress, silent
 from graftwork.rows import IntArray, Kind, Rows
 from graftwork.sources import Source
@@ -43,7 +43,6 @@ FREQUENT = 50_000
 LONGEST = 100_000
 """Characters read of a text; a longer one is judged by its beginning."""
 _CHUNK_TOKENS = 30_000
-_CHUNK_ROWS = 2_000
 
 Float32 = NDArray[np.float32]
 
@@ -102,7 +101,7 @@ class Words:
         begun = time.perf_counter()
         values = np.zeros((len(rows), self.width), dtype=np.float32)
         unreadable: dict[int, str] = {}
-        for start, texts in _chunks(rows, unreadable):
+        for start, texts in chunks(rows, unreadable, LONGEST):
             self._fill(values[start : start + len(texts)], self.vocabulary.places(texts))
             notify(Progress("features", start + len(texts), len(rows)))
         values[list(unreadable)] = np.nan
@@ -114,7 +113,7 @@ class Words:
     def remarks(self, rows: Rows) -> tuple[str, ...]:
         """What of these rows the vectors do not know, and what was unusual about their file."""
         tokens = unknown = without = 0
-        for _, texts in _chunks(rows, {}):
+        for _, texts in chunks(rows, {}, LONGEST):
             for places in self.vocabulary.places(texts):
                 missing = places.count(UNKNOWN)
                 tokens, unknown = tokens + len(places), unknown + missing
@@ -226,7 +225,7 @@ def _pooling(asked: str | None) -> Pooling:
 
 
 def _require_known(backbone: Words, sample: Rows) -> None:
-    for _, texts in _chunks(sample, {}):
+    for _, texts in chunks(sample, {}, LONGEST):
         if any(place != UNKNOWN for places in backbone.vocabulary.places(texts) for place in places):
             return
     first = ", ".join(map(repr, backbone.vectors.words[:3]))
@@ -234,16 +233,3 @@ def _require_known(backbone: Words, sample: Rows) -> None:
         f"source {backbone.source.name!r} has no vector for any word of these {len(sample):,} texts (its "
         f"words begin {first}); choose vectors of their language"
     )
-
-
-def _chunks(rows: Rows, unreadable: dict[int, str]) -> Iterator[tuple[int, list[str]]]:
-    column = rows.column
-    for start in range(0, len(rows), _CHUNK_ROWS):
-        texts = []
-        for i in range(start, min(start + _CHUNK_ROWS, len(rows))):
-            try:
-                texts.append(column.read(i).decode("utf-8", "replace")[:LONGEST])
-            except Unreadable as reason:
-                unreadable[i] = str(reason)
-                texts.append("")
-        yield start, texts
