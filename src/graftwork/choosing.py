@@ -179,12 +179,12 @@ def _classical(task: Task) -> Baseline:
     basis = None if plain is None else remember(plain)
 
     def answers(index: IntArray) -> tuple[NDArray[np.float64], IntArray]:
-        part = _part(task, index)
+        part = task.part(index)
         given = np.full((len(index), len(task.labels)), np.nan)
         place = np.full(len(index), -1, dtype=np.int64)
         drawn = folds(part.codes, part.groups, choose_k(part.codes), part.seed)
         for fold, (learn, held) in enumerate(drawn):
-            learnt, asked = _part(part, learn), part.rows.take(held)
+            learnt, asked = part.part(learn), part.rows.take(held)
 
             def fitted(learnt: Task = learnt, asked: IntArray = held) -> NDArray[np.float64]:
                 return recipe.fit(learnt, basis, silent).answer(part.rows.take(asked)).probabilities
@@ -194,14 +194,3 @@ def _classical(task: Task) -> Baseline:
         return given, place
 
     return answers
-
-
-def _part(task: Task, index: IntArray) -> Task:
-    return replace(
-        task,
-        rows=task.rows.take(index),
-        codes=task.codes[index],
-        groups=task.groups[index],
-        validation=task.validation[index],
-        weights=task.weights[index],
-    )

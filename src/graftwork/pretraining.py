@@ -30,7 +30,7 @@ from graftwork.strategies.scratch import (
     plan_for,
     suited,
 )
-from graftwork.training import hold_out, seeded, train
+from graftwork.training import Fed, hold_out, seeded, train
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def pretrain(
     rows = len(learnt) - int(held.sum())
     plan = plan_for(rows, STEPS["image"], seconds, seed=seed, held=bool(held.any()))
     training = train(
-        made.network, made.batches, learnt.target.codes, plan, held=held, augment=made.augment, notify=notify
+        made.network, Fed(made.batches, made.augment), learnt.target.codes, plan, held=held, notify=notify
     )
     part, tested, accuracy = _accuracy(made, labelled, learnt, held)
     seen = digests(learnt.rows)

@@ -16,12 +16,13 @@ Metric = Literal["accuracy", "balanced_accuracy", "macro_f1"]
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of work done; `total` is None where it is not known."""
+    """One step of work done; `total` is None where it is not known. `note`: a few words beside it."""
 
     stage: str
     done: int
     total: int | None
     unit: str = "rows"
+    note: str = ""
 
 
 Notify = Callable[[Progress], None]
@@ -294,6 +295,26 @@ class FeatureMap:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One candidate that `auto` tried. rung: 0 for the first look; each further one has more rows or epochs.
+
+    settings: what was set apart from the defaults, in plain JSON. rows: learnt from. score (the declared
+    metric) and log_loss: on rows that no candidate learnt from, None where it gave none. seconds: what it
+    cost. outcome: "chosen", "went on", "stopped" or "failed"; reason: one sentence.
+    """
+
+    strategy: str
+    settings: Mapping[str, object]
+    rung: int
+    rows: int
+    score: float | None
+    log_loss: float | None
+    seconds: float
+    outcome: Literal["chosen", "went on", "stopped", "failed"]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Result:
     """All that one `fit` found out, without the model: what the manifest and the report say.
 
@@ -301,7 +322,8 @@ class Result:
     `assessed_on` is "folds") the held-out parts of repeated folds. `verdict` is None where no
     baseline was asked for; `no_verdict` then says why. `seconds`: stage -> wall-clock seconds.
     `training_curve`: (epoch, training loss, validation loss or None) for networks trained by epochs.
-    `ranking`: where the source was chosen by measurement.
+    `ranking`: where the source was chosen by measurement. `trials`: of `auto`, in the order they were
+    made. `budget`: seconds that were allowed.
     """
 
     dataset: DatasetSummary
@@ -325,3 +347,5 @@ class Result:
     created: str
     training_curve: tuple[tuple[int, float, float | None], ...] = ()
     ranking: Ranking | None = None
+    trials: tuple[Trial, ...] = ()
+    budget: float | None = None

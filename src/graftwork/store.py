@@ -72,6 +72,10 @@ class Stored:
     def state(self) -> BackboneState:
         return self.backbone.state()
 
+    def beside(self, other: Backbone) -> "Stored":
+        """`other`, its features kept in the same folder under the same limit."""
+        return other if isinstance(other, Stored) else Stored(other, self.folder, b"", self.limit_bytes)
+
     def features(self, rows: Rows, notify: Notify = silent) -> Features:
         """As the backbone's own, bit for bit. A result beyond 64 MB is a read-only map of a file."""
         started = time.perf_counter()

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -54,16 +54,16 @@ class Audio(Pretrained):
     def ear(self) -> Ear:
         return ear(self.config["preprocessing"])
 
-    @property
-    def recipe(self) -> engine.Recipe:
-        key = {
-            "family": self.family,
-            "version": self.version,
+    def _key(self) -> Mapping[str, Any]:
+        return {
             "weights": self.source.weights_sha256,
             "config": self.source.files["config.json"],
             "pooling": self.config["pooling"],
         }
-        return engine.Recipe(key, self._build, self._example, lengths=isinstance(self.ear, Waves))
+
+    @property
+    def _lengths(self) -> bool:
+        return isinstance(self.ear, Waves)
 
     def batches(
         self, rows: Rows, unreadable: dict[int, str], expect: Callable[[int, Lengths], None] | None = None
@@ -184,7 +184,7 @@ def restore(state: BackboneState) -> Audio:
     """A saved audio backbone, with the path it was saved with where this machine can take it."""
     if state.source is None:
         raise ArtefactError("this audio backbone names no source; restore the artefact from a copy")
-    saved = Audio(state.source, state.config)
+    saved = Audio(state.source, state.config, state.arrays)
     return replace(saved, config=on_this_machine(saved))
 
 

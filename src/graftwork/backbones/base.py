@@ -1,15 +1,18 @@
 """What a backbone is: rows -> features, plus a fingerprint. It never sees a label."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.records import Features, Notify, silent
-from graftwork.rows import Kind, Rows
+from graftwork.rows import IntArray, Kind, Rows
 from graftwork.sources import Source
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,116 @@ class Remarking(Protocol):
     def remarks(self, rows: Rows) -> tuple[str, ...]:
         """Sentences for the user, about all of `rows`; labels play no part."""
         ...
+
+
+Keep = Callable[["Backbone"], "Backbone"]
+
+
+class View(Protocol):
+    """One way to distort rows, always the same for the same content."""
+
+    @property
+    def key(self) -> Mapping[str, Any]:
+        """Plain JSON of all that shapes the distortion."""
+        ...
+
+    def __call__(self, inputs: tuple[NDArray[Any], ...], digest: bytes) -> tuple[NDArray[Any], ...]:
+        """One row's network inputs (rows first), distorted; every draw follows from its content's digest."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cut:
+    """network: takes `examples`' batches -> features. learnable: the names of what may learn in it.
+
+    block: the first that may learn, by its full name; None for the whole network. prefix: what a name
+    in `network` has before the name that the backbone itself gives the same tensor.
+    """
+
+    block: str | None
+    network: "nn.Module"
+    examples: "Examples"
+    learnable: frozenset[str]
+    prefix: str = ""
+
+
+class Examples(Protocol):
+    """The network inputs of some rows, prepared once and kept for as many passes as a training makes."""
+
+    @property
+    def lengths(self) -> IntArray | None:
+        """(rows,) steps of each row's input where rows differ in length, such as tokens; else None."""
+        ...
+
+    def batch(self, index: IntArray, generator: "Generator | None" = None) -> "tuple[Tensor, ...]":
+        """What the network takes for the rows at `index`, rows first.
+
+        Pictures are float NHWC in 0..255; texts are token numbers and their mask, padded to the longest.
+        generator: given in training alone; whatever distorts rows by chance draws from it.
+        """
+        ...
+
+
+@runtime_checkable
+class Tunable(Backbone, Protocol):
+    """A backbone whose network may learn."""
+
+    def network(self) -> "nn.Module":
+        """A torch module of the caller's own in eval mode, float32: `Examples.batch` -> (rows, width)."""
+        ...
+
+    def blocks(self) -> tuple[str, ...]:
+        """Names of its blocks in the order in which they run; none where it cannot be parted."""
+        ...
+
+    def examples(self, rows: Rows, notify: Notify = silent) -> Examples:
+        """Raises Unreadable, naming the first row that cannot be read."""
+        ...
+
+    def cut(
+        self,
+        block: str | None,
+        rows: Rows,
+        views: "Sequence[View | None]",
+        keep: "Keep",
+        notify: Notify = silent,
+    ) -> "Cut":
+        """The network parted before `block`, and what enters it for these rows; None: the whole.
+
+        views: how the rows are distorted, None for not at all, which comes first. keep: makes a
+        backbone remember. Raises RequestError, listing the blocks, where the network has no such block
+        or cannot be parted there.
+        """
+        ...
+
+    def tuned(self, learnt: Mapping[str, NDArray[np.float32]], sample: Rows | None) -> "Backbone":
+        """The same backbone with these tensors (see learnt.py) in place of the source's own.
+
+        sample: rows on which this machine's path is settled anew.
+        """
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A backbone that keeps the features of another."""
+
+    @property
+    def backbone(self) -> Backbone: ...
+
+    def beside(self, other: Backbone) -> Backbone:
+        """`other`, its features kept in the same place."""
+        ...
+
+
+def plain(backbone: Backbone) -> Backbone:
+    """The backbone itself, without what remembers its features."""
+    return plain(backbone.backbone) if isinstance(backbone, Remembering) else backbone
+
+
+def beside(backbone: Backbone, other: Backbone) -> Backbone:
+    """`other`, its features remembered where `backbone`'s are, if they are."""
+    return backbone.beside(other) if isinstance(backbone, Remembering) else other
 
 
 def labelled_matrix(backbone: Backbone, rows: Rows, notify: Notify = silent) -> NDArray[np.float32]:

@@ -13,11 +13,11 @@ from PIL import Image
 from graftwork import images, paths
 from graftwork.backbones import engine
 from graftwork.backbones.ahead import in_order
-from graftwork.backbones.base import BackboneState, Options
-from graftwork.backbones.pretrained import Pretrained, load_encoder, on_this_machine
+from graftwork.backbones.base import BackboneState, Examples, Options
+from graftwork.backbones.pretrained import Pretrained, load_encoder, on_this_machine, room
 from graftwork.backbones.quiet import quiet
 from graftwork.errors import ArtefactError, RequestError, Unreadable
-from graftwork.records import Notify, silent
+from graftwork.records import Notify, Progress, silent
 from graftwork.rows import Column, Contents, Kind, Rows
 from graftwork.sources import Source
 
@@ -98,11 +98,8 @@ class Images(Pretrained):
             }
         )
 
-    @property
-    def recipe(self) -> engine.Recipe:
-        key = {
-            "family": self.family,
-            "version": self.version,
+    def _key(self) -> Mapping[str, Any]:
+        return {
             "weights": self.source.weights_sha256,
             "config": self.source.files["config.json"],
             "pooling": self.config["pooling"],
@@ -110,7 +107,6 @@ class Images(Pretrained):
             "std": self.config["preprocessing"]["std"],
             "size": [self.framing.height, self.framing.width],
         }
-        return engine.Recipe(key, self._build, self._example)
 
     def batches(self, rows: Rows, unreadable: dict[int, str]) -> Iterator[engine.Batch]:
         size = engine.CUDA_ROWS if self.config.get("runtime") == "cuda" else 1
@@ -127,6 +123,20 @@ class Images(Pretrained):
                 pixels, positions = [], []
         if pixels:
             yield np.array(positions), (np.stack(pixels),)
+
+    def examples(self, rows: Rows, notify: Notify = silent) -> Examples:
+        """See `Tunable.examples`; all pixels lie in one file, mapped where they are many."""
+        from graftwork.backbones.examples import Pictures
+
+        framing = self.framing
+        pixels = room((len(rows), framing.height, framing.width, 3), np.uint8)
+        for i, found in decoded(rows.column, framing.apply):
+            if isinstance(found, str):
+                raise Unreadable(f"{rows.names[i]} {found}; remove or replace it, then run again")
+            pixels[i] = found
+            if i % 64 == 0:
+                notify(Progress("reading", i, len(rows)))
+        return Pictures(pixels)
 
     def synthetic(self) -> Rows:
         """Smooth coloured noise, as PNG."""
@@ -185,7 +195,7 @@ def restore(state: BackboneState) -> Images:
     """A saved image backbone, with the path it was saved with where this machine can take it."""
     if state.source is None:
         raise ArtefactError("this image backbone names no source; restore the artefact from a copy")
-    saved = Images(state.source, state.config)
+    saved = Images(state.source, state.config, state.arrays)
     return replace(saved, config=on_this_machine(saved))
 
 

@@ -7,7 +7,7 @@ A picture is stretched to the architecture's square, as Keras's recipes do
 import sys
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,11 +41,8 @@ class Application(Images):
     version: ClassVar[int] = 1
     reader: ClassVar[str] = f"pillow {PIL.__version__}"
 
-    @property
-    def recipe(self) -> engine.Recipe:
-        key = {
-            "family": self.family,
-            "version": self.version,
+    def _key(self) -> Mapping[str, Any]:
+        return {
             "weights": self.source.weights_sha256,
             "options": dict(self.source.options),
             "pooling": self.config["pooling"],
@@ -53,7 +50,6 @@ class Application(Images):
             # the network is not among the source's files: it is Keras's code
             "keras": ".".join(library_version().split(".")[:2]),
         }
-        return engine.Recipe(key, self._build, self._example)
 
     def _build(self) -> Any:
         from graftwork.backbones.keras_network import KerasNetwork
@@ -93,7 +89,7 @@ def restore(state: BackboneState) -> Application:
     """A saved backbone, with the path it was saved with where this machine can take it."""
     if state.source is None:
         raise ArtefactError("this Keras backbone names no source; restore the artefact from a copy")
-    saved = Application(state.source, state.config)
+    saved = Application(state.source, state.config, state.arrays)
     return replace(saved, config=on_this_machine(saved))
 
 

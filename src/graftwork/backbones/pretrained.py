@@ -5,16 +5,17 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graftwork import paths
-from graftwork.backbones import engine
-from graftwork.backbones.base import BackboneState
+from graftwork.backbones import cutting, engine
+from graftwork.backbones.base import BackboneState, Cut, Examples, Keep, View
+from graftwork.backbones.learnt import apply_learnt, digest_of_learnt
 from graftwork.backbones.quiet import quiet
 from graftwork.errors import ArtefactError, RequestError
 from graftwork.records import Extraction, Features, Notify, Progress, silent
@@ -23,6 +24,8 @@ from graftwork.sources import Source
 
 MAPPED_BYTES = 64_000_000
 """Larger results lie in an unlinked temporary file: the system may write them out under pressure."""
+Number = TypeVar("Number", np.float32, np.uint8)
+_SETTLED = ("runtime", "precision", "width", "parity", "learnt")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Pretrained(ABC):
 
     source: Source
     config: Mapping[str, Any]
+    learnt: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False, compare=False)
+    """Tensors of the network that were tuned, by name (see learnt.py); `config` has their digest."""
 
     family: ClassVar[str]
     kind: ClassVar[Kind]
@@ -41,8 +46,77 @@ class Pretrained(ABC):
     """Raised whenever the same config begins to give other numbers."""
 
     @property
+    def recipe(self) -> engine.Recipe:
+        """How the engine gets the network; what was tuned is part of its key."""
+        changed = {"learnt": self.config["learnt"]} if self.learnt else {}
+        key = {"family": self.family, "version": self.version, **self._key(), **changed}
+        return engine.Recipe(key, self.network, self._example, lengths=self._lengths)
+
     @abstractmethod
-    def recipe(self) -> engine.Recipe: ...
+    def _key(self) -> Mapping[str, Any]:
+        """Plain JSON of all that shapes the source's own network."""
+
+    @abstractmethod
+    def _build(self) -> Any:
+        """The source's own network: a torch module in eval mode."""
+
+    @abstractmethod
+    def _example(self) -> engine.Arrays:
+        """Inputs of one small batch."""
+
+    def example_inputs(self) -> engine.Arrays:
+        """Inputs of a few made-up rows, of one length."""
+        return self.sample_inputs(None)[0]
+
+    def blocks(self) -> tuple[str, ...]:
+        """See `Tunable.blocks`."""
+        return cutting.blocks(self.network())
+
+    def cut(
+        self,
+        block: str | None,
+        rows: Rows,
+        views: Sequence[View | None],
+        keep: Keep,
+        notify: Notify = silent,
+    ) -> Cut:
+        """See `Tunable.cut`."""
+        from graftwork.backbones.parted import cut
+
+        if block is None:
+            network = self.network()
+            names = frozenset(name for name, _ in network.named_parameters())
+            return Cut(None, network, self.examples(rows, notify), names)
+
+        return cut(self, block, rows, views, keep, notify)
+
+    def examples(self, rows: Rows, notify: Notify = silent) -> Examples:
+        """See `Tunable.examples`."""
+        raise RequestError(f"source {self.source.name!r} cannot be tuned; take strategy probe or mlp")
+
+    @property
+    def _lengths(self) -> bool:
+        """Whether rows differ in length."""
+        return False
+
+    def network(self) -> Any:
+        """A torch module of the caller's own, float32, eval mode, with what was tuned in place."""
+        module = self._build()
+        if self.learnt:
+            apply_learnt(module, self.learnt, self.source.name)
+        return module
+
+    def tuned(self, learnt: Mapping[str, NDArray[np.float32]], sample: Rows | None) -> Self:
+        """This backbone with these tensors instead of the source's own (earlier ones are dropped).
+
+        sample: rows on which the path this machine takes is settled anew, since the numbers are others.
+        """
+        bare = {key: value for key, value in self.config.items() if key not in _SETTLED}
+        config = {**bare, "learnt": digest_of_learnt(learnt)} if learnt else bare
+        changed = replace(self, config=config, learnt=dict(learnt))
+        # where torch was asked for, or all that agreed, nothing else is tried
+        wanted: engine.Runtime | None = "torch" if self.config["runtime"] == "torch" else None
+        return replace(changed, config=changed.settled(sample, wanted))
 
     @abstractmethod
     def batches(self, rows: Rows, unreadable: dict[int, str]) -> Iterable[engine.Batch]:
@@ -103,7 +177,7 @@ class Pretrained(ABC):
         engine.collect(runner, self.batches(rows, unreadable), out, notify, "features")
 
     def state(self) -> BackboneState:
-        return BackboneState(self.family, dict(self.config), {}, self.source)
+        return BackboneState(self.family, dict(self.config), dict(self.learnt), self.source)
 
     def settled(
         self, sample: Rows | None, wanted: engine.Runtime | None, notify: Notify = silent
@@ -112,7 +186,7 @@ class Pretrained(ABC):
 
         def chosen() -> Sequence[engine.Arrays]:
             notify(Progress("comparing runtimes, once for this source", 0, None, "rows"))
-            return self._sample(sample)
+            return self.sample_inputs(sample)
 
         decision = engine.decide(self.recipe, chosen, wanted, made_up=sample is None)
         return {
@@ -127,7 +201,7 @@ class Pretrained(ABC):
     def synthetic(self) -> Rows:
         """A few made-up rows, for deciding on a path where there are no real ones."""
 
-    def _sample(self, rows: Rows | None) -> Sequence[engine.Arrays]:
+    def sample_inputs(self, rows: Rows | None) -> Sequence[engine.Arrays]:
         """Inputs of up to 64 readable rows spread over `rows`, made-up ones where there are few."""
         found: list[engine.Arrays] = []
         if rows is not None and len(rows):
@@ -151,10 +225,15 @@ def on_this_machine(backbone: Pretrained) -> dict[str, Any]:
 
 
 def blank(rows: int, width: int) -> NDArray[np.float32]:
-    """Room for (rows, width) float32; beyond MAPPED_BYTES in a temporary file that has no name any more."""
-    size = rows * width * 4
+    """Room for (rows, width) float32; see `room`."""
+    return room((rows, width), np.float32)
+
+
+def room(shape: tuple[int, ...], dtype: type[Number]) -> NDArray[Number]:
+    """An array to fill; beyond MAPPED_BYTES in a temporary file that has no name any more."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if size <= MAPPED_BYTES:
-        return np.empty((rows, width), np.float32)
+        return np.empty(shape, dtype)
     # beside the store rather than in /tmp, which may itself lie in memory
     place = paths.home() if os.access(paths.home(), os.W_OK) else None
     with tempfile.TemporaryFile(dir=place) as file:
@@ -162,8 +241,8 @@ def blank(rows: int, width: int) -> NDArray[np.float32]:
             # reserved now: on a full disk a write to the map would end the process
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError:
-            return np.empty((rows, width), np.float32)
-        return np.memmap(file, np.float32, "r+", shape=(rows, width))
+            return np.empty(shape, dtype)
+        return np.memmap(file, dtype, "r+", shape=shape)
 
 
 def load_encoder(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from graftwork.backbones import engine
-from graftwork.backbones.base import BackboneState, Options
+from graftwork.backbones.base import BackboneState, Examples, Options
 from graftwork.backbones.pretrained import Pretrained, load_encoder, on_this_machine
 from graftwork.errors import ArtefactError, RequestError, Unreadable
 from graftwork.records import Notify, silent
@@ -32,17 +32,17 @@ class TextEncoder(Pretrained):
     kind: ClassVar[Kind] = "text"
     version: ClassVar[int] = 1
 
-    @property
-    def recipe(self) -> engine.Recipe:
-        key = {
-            "family": self.family,
-            "version": self.version,
+    def _key(self) -> Mapping[str, Any]:
+        return {
             "weights": self.source.weights_sha256,
             "config": self.source.files["config.json"],
             "pooling": self.config["pooling"],
             "normalise": self.config["normalise"],
         }
-        return engine.Recipe(key, self._build, self._example, lengths=True)
+
+    @property
+    def _lengths(self) -> bool:
+        return True
 
     @property
     def limit(self) -> int:
@@ -68,15 +68,30 @@ class TextEncoder(Pretrained):
         for start in range(0, len(rows), CHUNK):
             stop = min(start + CHUNK, len(rows))
             positions, tokens = self.tokenised(column, range(start, stop), unreadable)
-            lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
-            # at least one step: a text may have no token at all
-            padded = np.minimum(np.maximum(-(-lengths // STEP), 1) * STEP, max(self.limit, 1))
+            padded = self._padded(tokens)
             for length in np.unique(padded):
                 members = np.flatnonzero(padded == length)
                 size = max(1, TOKENS_A_BATCH // int(length))
                 for first in range(0, len(members), size):
                     chosen = members[first : first + size]
                     yield positions[chosen], _stack([tokens[i] for i in chosen], int(length))
+
+    def _padded(self, tokens: list[list[int]]) -> IntArray:
+        """(texts,) the length that each is padded to."""
+        lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
+        # at least one step: a text may have no token at all
+        padded: IntArray = np.minimum(np.maximum(-(-lengths // STEP), 1) * STEP, max(self.limit, 1))
+        return padded
+
+    def examples(self, rows: Rows, notify: Notify = silent) -> Examples:
+        """See `Tunable.examples`."""
+        from graftwork.backbones.examples import Tokens
+
+        unreadable: dict[int, str] = {}
+        _, tokens = self.tokenised(rows.column, range(len(rows)), unreadable)
+        for i, reason in unreadable.items():
+            raise Unreadable(f"{rows.names[i]} {reason}; remove or replace it, then run again")
+        return Tokens(tokens, self._padded(tokens))
 
     def synthetic(self) -> Rows:
         """Sentences of many lengths and scripts."""
@@ -169,7 +184,7 @@ def restore(state: BackboneState) -> TextEncoder:
     """A saved text backbone, with the path it was saved with where this machine can take it."""
     if state.source is None:
         raise ArtefactError("this text backbone names no source; restore the artefact from a copy")
-    saved = TextEncoder(state.source, state.config)
+    saved = TextEncoder(state.source, state.config, state.arrays)
     return replace(saved, config=on_this_machine(saved))
 
 

@@ -1,6 +1,6 @@
 """What a strategy is: what may learn, and how. It returns a Model and never sees a score of another."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +10,7 @@ from graftwork.backbones.base import Backbone
 from graftwork.model import Model
 from graftwork.records import Metric, Notify
 from graftwork.rows import IntArray, Kind, Rows
+from graftwork.training.checkpoints import Checkpoints
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Task:
     stay on one side of any split a strategy makes. validation: (rows,) True for rows that the user
     set apart for choosing settings; a strategy with its own cross-validation may learn from them.
     weights: (rows,) mean 1, for unbalanced classes; all ones by default.
-    seconds: time the strategy may spend, None for its own default.
+    seconds: time the strategy may spend, None for its own default. checkpoints: where a training keeps
+    its state, None for nowhere.
     """
 
     rows: Rows
@@ -32,6 +34,18 @@ class Task:
     metric: Metric
     seed: int
     seconds: float | None = None
+    checkpoints: Checkpoints | None = None
+
+    def part(self, index: IntArray) -> "Task":
+        """The same task on fewer rows."""
+        return replace(
+            self,
+            rows=self.rows.take(index),
+            codes=self.codes[index],
+            groups=self.groups[index],
+            validation=self.validation[index],
+            weights=self.weights[index],
+        )
 
     @property
     def kind(self) -> Kind:
@@ -39,13 +53,18 @@ class Task:
 
 
 class Strategy(Protocol):
-    """One recipe. `transfers` says whether it uses the source's weights."""
+    """One recipe. `transfers` says whether it uses the source's weights; `quick` whether fitting it anew
+    takes seconds at most, so that folds and learning curves may do so many times.
+    """
 
     @property
     def name(self) -> str: ...
 
     @property
     def transfers(self) -> bool: ...
+
+    @property
+    def quick(self) -> bool: ...
 
     def basis(self, kind: Kind, source: Backbone | None) -> Backbone | None:
         """The frozen backbone whose features it learns on, or None where it needs none.

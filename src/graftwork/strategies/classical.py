@@ -35,6 +35,7 @@ class Classical:
 
     name: str = "classical"
     transfers: bool = False
+    quick: bool = True
 
     def basis(self, kind: Kind, source: Backbone | None) -> Backbone | None:
         """The frozen descriptors or statistics; None for texts, whose weighting is learnt from the rows."""

@@ -39,6 +39,7 @@ class MLP:
     epochs: int = 200
     name: str = "mlp"
     transfers: bool = True
+    quick: bool = True
 
     def basis(self, kind: Kind, source: Backbone | None) -> Backbone:
         """The source itself; raises RequestError where there is none."""

@@ -80,6 +80,7 @@ class Probe:
     head: Choice = "auto"
     name: str = "probe"
     transfers: bool = True
+    quick: bool = True
 
     def __post_init__(self) -> None:
         if self.head not in get_args(Choice):

@@ -35,7 +35,7 @@ from graftwork.records import Notify, Progress
 from graftwork.rows import Kind, Rows
 from graftwork.sources import COMPACT, Source
 from graftwork.strategies.base import Task
-from graftwork.training import AUGMENTATIONS, Augment, Batches, Plan, Training, hold_out, seeded, train
+from graftwork.training import AUGMENTATIONS, Augment, Batches, Fed, Plan, Training, hold_out, seeded, train
 
 SECONDS = 20.0
 """What it may spend where nobody says."""
@@ -62,6 +62,7 @@ class Scratch:
     like: Source | None = None
     name: str = "scratch"
     transfers: bool = False
+    quick: bool = False
 
     def basis(self, kind: Kind, source: Backbone | None) -> Backbone | None:
         """None: every layer is learnt anew."""
@@ -79,8 +80,8 @@ class Scratch:
         rows = len(task.codes) - int(held.sum())
         plan = plan_for(rows, STEPS[task.kind], left, seed=task.seed, held=bool(held.any()))
         training = train(
-            made.network, made.batches, task.codes, plan,
-            held=held, weights=task.weights, augment=made.augment, notify=notify,
+            made.network, Fed(made.batches, made.augment), task.codes, plan,
+            held=held, weights=task.weights, notify=notify,
         )  # fmt: skip
         backbone = made.backbone()
         head = linear_head(made.network, task.labels)

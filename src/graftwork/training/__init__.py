@@ -1,0 +1,28 @@
+"""Training a torch network by epochs: plan, loop, loss, dealing of rows, checkpoints."""
+
+from graftwork.training.augmentation import AUGMENTATIONS, Augment, Augmentation, warp, waves
+from graftwork.training.checkpoints import Checkpoint, Checkpoints
+from graftwork.training.dealing import hold_out
+from graftwork.training.feeding import Batches, Fed
+from graftwork.training.loop import answered, seeded, train
+from graftwork.training.plan import Epoch, Layers, Plan, Training
+
+__all__ = [
+    "AUGMENTATIONS",
+    "Augment",
+    "Augmentation",
+    "Batches",
+    "Checkpoint",
+    "Checkpoints",
+    "Epoch",
+    "Fed",
+    "Layers",
+    "Plan",
+    "Training",
+    "answered",
+    "hold_out",
+    "seeded",
+    "train",
+    "warp",
+    "waves",
+]

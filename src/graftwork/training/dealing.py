@@ -1,0 +1,76 @@
+"""In which order rows are learnt, and which are held out to know when to stop."""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.errors import RequestError
+from graftwork.folds import folds
+from graftwork.rows import IntArray
+
+SHARED_POOL = 32
+"""Batches whose rows are sorted by length together: enough to waste little, few enough to stay shuffled."""
+
+
+def dealt(
+    rows: IntArray,
+    codes: IntArray,
+    lengths: IntArray | None,
+    batch: int,
+    sampling: Literal["plain", "balanced"],
+    seed: int,
+    epoch: int,
+) -> list[IntArray]:
+    """The batches of one epoch, each an array of positions; a function of its arguments alone.
+
+    rows: positions that are learnt from. Batches are of as even a size as possible, so that none is of
+    a single row. Where rows differ in length, a batch holds rows of about one length. balanced: as many
+    draws as there are rows, each class as often as any other.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(rows) if sampling == "plain" else _balanced(rows, codes[rows], rng)
+    count = -(-len(order) // batch)
+    if lengths is None:
+        return [part for part in np.array_split(order, count) if len(part)]
+    found: list[IntArray] = []
+    for pool in np.array_split(order, -(-count // SHARED_POOL)):
+        alike = pool[np.argsort(lengths[pool], kind="stable")]
+        found += [part for part in np.array_split(alike, -(-len(pool) // batch)) if len(part)]
+    return [found[i] for i in rng.permutation(len(found))]
+
+
+def batches_an_epoch(rows: int, batch: int, alike: bool) -> int:
+    """How many batches `dealt` makes of so many rows; alike: whether rows differ in length."""
+    count = -(-rows // batch)
+    if not alike:
+        return count
+    pools = np.array_split(np.arange(rows), -(-count // SHARED_POOL))
+    return sum(-(-len(pool) // batch) for pool in pools)
+
+
+def _balanced(rows: IntArray, codes: IntArray, rng: np.random.Generator) -> IntArray:
+    """len(rows) draws: each class's rows go round as often as any other class's."""
+    present = np.unique(codes)
+    each = np.full(len(present), len(rows) // len(present))
+    each[: len(rows) % len(present)] += 1
+    parts = []
+    for code, wanted in zip(present, each, strict=True):
+        members = rows[codes == code]
+        rounds = [rng.permutation(members) for _ in range(-(-wanted // len(members)))]
+        parts.append(np.concatenate(rounds)[:wanted])
+    return np.asarray(rng.permutation(np.concatenate(parts)), dtype=np.int64)
+
+
+def hold_out(codes: IntArray, groups: IntArray, share: float, seed: int) -> NDArray[np.bool_]:
+    """(rows,) True for about `share` of the rows: stratified, groups whole, every class still learnt.
+
+    None are held out where the rows do not allow it.
+    """
+    try:
+        rows = folds(codes, groups, round(1 / share), seed)[0][1]
+    except RequestError:
+        rows = np.empty(0, np.int64)
+    held = np.zeros(len(codes), dtype=bool)
+    held[rows] = True
+    return held

@@ -1,0 +1,53 @@
+"""What a training minimises: cross-entropy, and the ways it is softened or balanced."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Loss:
+    """codes: (rows,) labels. importance: (rows,) weights. offsets: (classes,) added to the logits while
+    learning alone (logit adjustment, Menon et al. 2021: log of the classes' shares), None for none.
+    """
+
+    codes: Tensor
+    importance: Tensor
+    smoothing: float
+    offsets: Tensor | None = None
+
+    def __call__(self, logits: Tensor, index: Sequence[int] | Tensor) -> Tensor:
+        """Weighted mean cross-entropy of the rows at `index`, smoothed."""
+        return self._mean(self._adjusted(logits), self.codes[index], self.importance[index])
+
+    def mixed(self, logits: Tensor, index: Tensor, other: Tensor, share: float) -> Tensor:
+        """Of rows that are `share` of row `index` and the rest of row `other` (mixup)."""
+        adjusted = self._adjusted(logits)
+        one = self._mean(adjusted, self.codes[index], self.importance[index])
+        two = self._mean(adjusted, self.codes[other], self.importance[other])
+        return share * one + (1 - share) * two
+
+    def _adjusted(self, logits: Tensor) -> Tensor:
+        logits = logits.float()
+        return logits if self.offsets is None else logits + self.offsets
+
+    def _mean(self, logits: Tensor, codes: Tensor, importance: Tensor) -> Tensor:
+        losses = F.cross_entropy(logits, codes, reduction="none", label_smoothing=self.smoothing)
+        return (losses * importance).sum() / importance.sum()
+
+
+def mix(inputs: tuple[Tensor, ...], share: float, partner: Tensor) -> tuple[Tensor, ...]:
+    """Each row's first input mixed with its partner's; the inputs must be numbers, not tokens."""
+    first, *others = inputs
+    assert first.is_floating_point(), "token numbers cannot be mixed"
+    return (share * first + (1 - share) * first[partner], *others)
+
+
+def mixing_share(strength: float, generator: torch.Generator) -> float:
+    """A draw from Beta(strength, strength)."""
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    return float(np.random.default_rng(seed).beta(strength, strength))
