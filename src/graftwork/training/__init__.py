@@ -3,9 +3,11 @@
 from graftwork.training.augmentation import AUGMENTATIONS, Augment, Augmentation, warp, waves
 from graftwork.training.checkpoints import Checkpoint, Checkpoints
 from graftwork.training.dealing import hold_out
+from graftwork.training.distorting import distortion, mirrorable
 from graftwork.training.feeding import Batches, Fed
 from graftwork.training.loop import answered, seeded, train
 from graftwork.training.plan import Epoch, Layers, Plan, Training
+from graftwork.training.views import views
 
 __all__ = [
     "AUGMENTATIONS",
@@ -20,9 +22,12 @@ __all__ = [
     "Plan",
     "Training",
     "answered",
+    "distortion",
     "hold_out",
+    "mirrorable",
     "seeded",
     "train",
+    "views",
     "warp",
     "waves",
 ]
