@@ -1,5 +1,6 @@
 """In which order rows are learnt, and which are held out to know when to stop."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,8 @@ from graftwork.rows import IntArray
 
 SHARED_POOL = 32
 """Batches whose rows are sorted by length together: enough to waste little, few enough to stay shuffled."""
+MEMBERS = 8
+"""Rows of one class in a batch of pairs, where there are more classes than a batch could hold so."""
 
 
 def dealt(
@@ -18,7 +21,7 @@ def dealt(
     codes: IntArray,
     lengths: IntArray | None,
     batch: int,
-    sampling: Literal["plain", "balanced"],
+    sampling: Literal["plain", "balanced", "paired"],
     seed: int,
     epoch: int,
 ) -> list[IntArray]:
@@ -26,9 +29,12 @@ def dealt(
 
     rows: positions that are learnt from. Batches are of as even a size as possible, so that none is of
     a single row. Where rows differ in length, a batch holds rows of about one length. balanced: as many
-    draws as there are rows, each class as often as any other.
+    draws as there are rows, each class as often as any other. paired: as balanced, and a batch holds
+    several rows of each of its classes, whatever their lengths; all rows are one batch if it takes them.
     """
     rng = np.random.default_rng([seed, epoch])
+    if sampling == "paired":
+        return _paired(rows, codes[rows], batch, batches_an_epoch(len(rows), batch, lengths is not None), rng)
     order = rng.permutation(rows) if sampling == "plain" else _balanced(rows, codes[rows], rng)
     count = -(-len(order) // batch)
     if lengths is None:
@@ -60,6 +66,29 @@ def _balanced(rows: IntArray, codes: IntArray, rng: np.random.Generator) -> IntA
         rounds = [rng.permutation(members) for _ in range(-(-wanted // len(members)))]
         parts.append(np.concatenate(rounds)[:wanted])
     return np.asarray(rng.permutation(np.concatenate(parts)), dtype=np.int64)
+
+
+def _paired(
+    rows: IntArray, codes: IntArray, batch: int, count: int, rng: np.random.Generator
+) -> list[IntArray]:
+    """`count` batches, each of as many rows of some classes drawn; a class's rows go round."""
+    if len(rows) <= batch:
+        return [rows]
+    present = np.unique(codes)
+    classes = min(len(present), max(2, batch // MEMBERS))
+    turns = {int(code): _round(rows[codes == code], rng) for code in present}
+    found = []
+    for _ in range(count):
+        chosen = rng.permutation(present)[:classes]
+        drawn = [next(turns[int(code)]) for code in chosen for _ in range(batch // classes)]
+        found.append(np.unique(drawn))  # a class of few rows gives each of them once
+    return found
+
+
+def _round(values: IntArray, rng: np.random.Generator) -> Iterator[int]:
+    """The values in random order, for ever, each as often as any other."""
+    while True:
+        yield from rng.permutation(values)
 
 
 def hold_out(codes: IntArray, groups: IntArray, share: float, seed: int) -> NDArray[np.bool_]:

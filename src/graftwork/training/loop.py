@@ -24,7 +24,7 @@ from graftwork.rows import IntArray
 from graftwork.training import machine
 from graftwork.training.checkpoints import Checkpoint, optimiser_tensors, restore_optimiser
 from graftwork.training.dealing import batches_an_epoch, dealt
-from graftwork.training.losses import Loss, mix, mixing_share
+from graftwork.training.losses import Loss, Objective, mix, mixing_share
 from graftwork.training.optimising import optimiser_of, schedule
 from graftwork.training.plan import Epoch, Layers, Plan, Training
 
@@ -52,6 +52,7 @@ def train(
     offsets: NDArray[np.float64] | None = None,
     layers: Sequence[Layers] = (),
     from_start: bool = False,
+    objective: Objective | None = None,
     checkpoint: Checkpoint | None = None,
     notify: Notify = silent,
 ) -> Training:
@@ -61,9 +62,11 @@ def train(
     `Plan.keep`) are kept, else the last. weights: (rows,) importance of each row. offsets: (classes,)
     added to the logits while learning. layers: what learns and how fast, early layers first; none for
     every parameter alike. from_start: the weights at the start count as epoch 0, which may be kept.
+    objective: what is minimised instead of cross-entropy; no rows are held then.
     checkpoint: kept up as it goes, gone on from where it holds a state.
     """
-    run = Run(network, examples, codes, plan, held, weights, offsets, layers, checkpoint, notify)
+    assert objective is None or held is None, "held rows are judged by cross-entropy alone"
+    run = Run(network, examples, codes, plan, held, weights, offsets, layers, objective, checkpoint, notify)
     with seeded(plan.seed), machine.roomy():
         return run.all(from_start)
 
@@ -81,6 +84,7 @@ class Run:
         weights: NDArray[np.float64] | None,
         offsets: NDArray[np.float64] | None,
         layers: Sequence[Layers],
+        objective: Objective | None,
         checkpoint: Checkpoint | None,
         notify: Notify,
     ) -> None:
@@ -95,6 +99,7 @@ class Run:
             plan.smoothing,
             None if offsets is None else torch.from_numpy(offsets).float().to(self.device),
         )
+        self.objective = self.loss if objective is None else objective
         everything = (Layers(frozenset(name for name, _ in network.named_parameters())),)
         self.layers = tuple(layers) or everything
         self.optimiser = optimiser_of(network, self.layers, plan)
@@ -206,7 +211,7 @@ class Run:
         inputs = tuple(one.to(self.device) for one in self.examples.batch(index, generator))
         rows = torch.from_numpy(index)
         if not self.plan.mixup:
-            return self.loss(self._logits(inputs), rows)
+            return self.objective(self._logits(inputs), rows)
         share = mixing_share(self.plan.mixup, generator)
         partner = torch.randperm(len(index), generator=generator)
         logits = self._logits(mix(inputs, share, partner.to(self.device)))

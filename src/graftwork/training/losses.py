@@ -1,12 +1,15 @@
 """What a training minimises: cross-entropy, and the ways it is softened or balanced."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+"""(what the network gives for a batch, the positions of its rows) -> a number to make small."""
 
 
 @dataclass(frozen=True)

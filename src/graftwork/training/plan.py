@@ -43,7 +43,7 @@ class Plan:
     keep: Literal["loss", "score"] = "loss"
     metric: Metric = "accuracy"
     precision: Literal["auto", "f32", "bf16"] = "f32"
-    sampling: Literal["plain", "balanced"] = "plain"
+    sampling: Literal["plain", "balanced", "paired"] = "plain"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
