@@ -1,6 +1,7 @@
 """Training a torch network by epochs: plan, loop, loss, dealing of rows, checkpoints."""
 
 from graftwork.training.augmentation import AUGMENTATIONS, Augment, Augmentation, warp, waves
+from graftwork.training.balance import Balance, balanced
 from graftwork.training.checkpoints import Checkpoint, Checkpoints
 from graftwork.training.dealing import hold_out
 from graftwork.training.distorting import distortion, mirrorable
@@ -13,6 +14,7 @@ __all__ = [
     "AUGMENTATIONS",
     "Augment",
     "Augmentation",
+    "Balance",
     "Batches",
     "Checkpoint",
     "Checkpoints",
@@ -22,6 +24,7 @@ __all__ = [
     "Plan",
     "Training",
     "answered",
+    "balanced",
     "distortion",
     "hold_out",
     "mirrorable",
