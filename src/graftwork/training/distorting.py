@@ -92,7 +92,7 @@ def _pictures(amount: str, frame: str, mirror: bool) -> tuple[Augment, ...]:
 
 
 def _seen(steps: tuple[Augment, ...]) -> Distort:
-    """Pictures (rows, height, width, channels), float in 0..255, whose channels `steps` want first, in 0..1."""
+    """`steps`, which take channels first and 0..1, for pictures (rows, height, width, channels) in 0..255."""
 
     def distort(inputs: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, ...]:
         pictures, *others = inputs

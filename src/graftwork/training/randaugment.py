@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from graftwork.training.augmentation import recoloured, warp
+from graftwork.training.augmentation import affine, recoloured, warp
 
 Operation = Callable[[Tensor, Tensor], Tensor]
 """Pictures (n, channels, high, wide) in 0..1 and signed strengths (n,) in -1..1 -> pictures."""
@@ -81,7 +81,7 @@ def _moved(
         [zero if rise is None else rise, one if down is None else down, zero if below is None else below],
     ]
     matrix = torch.stack([torch.stack(row, 1) for row in rows], 1)
-    return warp(pictures, F.affine_grid(matrix, list(pictures.shape), align_corners=False))
+    return warp(pictures, affine(matrix, *pictures.shape[-2:]))
 
 
 def _factors(pictures: Tensor, **factors: Tensor) -> Tensor:
