@@ -32,7 +32,7 @@ def settled_home(home: Path, settled: Path) -> Path:
 def brisk(settled_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole fits in seconds: a learning curve of few points, little time for networks from scratch."""
     monkeypatch.setattr("graftwork.bench.CURVE_SECONDS", 0.3)
-    monkeypatch.setattr("graftwork.transfer.SCRATCH_SECONDS", 1.0)
+    monkeypatch.setattr("graftwork.fitting.SCRATCH_SECONDS", 1.0)
 
 
 @pytest.fixture(autouse=True)

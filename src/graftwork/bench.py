@@ -17,10 +17,11 @@ from graftwork.records import Assessment, LearningCurve, Metric, Notify, Progres
 from graftwork.rows import UNLABELLED, Dataset, IntArray
 from graftwork.store import remember
 from graftwork.strategies.base import Strategy, Task
+from graftwork.training.checkpoints import Checkpoints
 from graftwork.verdict import judge, judge_folds
 
 REPEATS = 2
-"""Times that the folds are drawn where there is no test part."""
+"""Times that the folds are drawn where there is no test part and fitting takes seconds at most."""
 CURVE_SECONDS = 15.0
 
 
@@ -38,7 +39,9 @@ class Bench:
     With a test part there is one split, the test rows held; without, repeated stratified folds.
     """
 
-    def __init__(self, dataset: Dataset, metric: Metric, seed: int, notify: Notify) -> None:
+    def __init__(
+        self, dataset: Dataset, metric: Metric, seed: int, notify: Notify, repeats: int = REPEATS
+    ) -> None:
         self.dataset, self.metric, self.seed, self.notify = dataset, metric, seed, notify
         assert dataset.groups is not None, "prepare gives every row a group"
         self.groups = dataset.groups
@@ -49,7 +52,7 @@ class Bench:
             self.splits = [(self.learning, self.test)]
         else:
             codes = self.codes[self.learning]
-            drawn = repeated(codes, self.groups[self.learning], choose_k(codes), REPEATS, seed)
+            drawn = repeated(codes, self.groups[self.learning], choose_k(codes), repeats, seed)
             self.splits = [(self.learning[train], self.learning[held]) for train, held in drawn]
         self.first = self._first_repeat()
 
@@ -57,7 +60,9 @@ class Bench:
     def assessed_on(self) -> Literal["test", "folds"]:
         return "test" if len(self.test) else "folds"
 
-    def task(self, index: IntArray, seconds: float | None = None) -> Task:
+    def task(
+        self, index: IntArray, seconds: float | None = None, checkpoints: Checkpoints | None = None
+    ) -> Task:
         """The rows at `index` as a strategy may see them."""
         data = self.dataset
         return Task(
@@ -70,27 +75,51 @@ class Bench:
             metric=self.metric,
             seed=self.seed,
             seconds=seconds,
+            checkpoints=checkpoints,
         )
 
-    def fit(self, recipe: Strategy, basis: Backbone | None) -> Model:
-        """The model that is kept: fitted on every row that may be learnt from."""
+    def fit(
+        self,
+        recipe: Strategy,
+        basis: Backbone | None,
+        seconds: float | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> Model:
+        """The model that is kept: fitted on every row that may be learnt from, in so many seconds."""
         self.notify(Progress("fitting the head", 0, None))
-        return recipe.fit(self.task(self.learning), basis, self.notify)
+        return recipe.fit(self.task(self.learning, seconds, checkpoints), basis, self.notify)
 
-    def answers(self, recipe: Strategy, basis: Backbone | None, whole: Model) -> Held:
-        """The strategy's answers on held rows; on a test part these are `whole`'s own."""
+    def answers(
+        self,
+        recipe: Strategy,
+        basis: Backbone | None,
+        whole: Model,
+        seconds: float | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> Held:
+        """The strategy's answers on held rows; on a test part these are `whole`'s own.
+
+        seconds: what each fit may spend. Every choice is made anew inside each fold.
+        """
         if len(self.test):
             return Held((self.test,), (self._ask(whole, self.test),))
         given = []
         for done, (learn, held) in enumerate(self.splits):
             self.notify(Progress("folds", done, len(self.splits), "folds"))
-            given.append(self._ask(recipe.fit(self.task(learn), basis, silent), held))
+            heard = silent if recipe.quick else self._in_fold(done)
+            task = self.task(learn, seconds, checkpoints)
+            given.append(self._ask(recipe.fit(task, basis, heard), held))
         return Held(tuple(held for _, held in self.splits), tuple(given))
 
-    def rival(self, name: str, seconds: float) -> Held:
+    def _in_fold(self, fold: int) -> Notify:
+        """A Notify whose stages say which fold they are of."""
+        name = f"fold {fold + 1} of {len(self.splits)}"
+        return lambda step: self.notify(replace(step, stage=f"{name}: {step.stage}"))
+
+    def rival(self, name: str, seconds: float, *, short: bool = False) -> Held:
         """A strategy without transfer, on the same rows; remembered, so it is fitted once a dataset.
 
-        seconds: what the strategy may spend on one repeat of the splits.
+        seconds: what the strategy may spend on one repeat of the splits. short: that is less than it is due.
         """
         recipe: Strategy = registry.get("strategies", name)()
         basis = recipe.basis(self.dataset.kind, None)
@@ -104,7 +133,7 @@ class Bench:
             def answer(task: Task = task, held: IntArray = held) -> NDArray[np.float64]:
                 return self._ask(recipe.fit(task, basis, silent), held)
 
-            given.append(remembered.answers(name, task, self.dataset.rows.take(held), answer))
+            given.append(remembered.answers(name, task, self.dataset.rows.take(held), answer, short=short))
         return Held(tuple(held for _, held in self.splits), tuple(given))
 
     def shown(self, held: Held) -> tuple[IntArray, NDArray[np.float64]]:
@@ -142,10 +171,12 @@ class Bench:
         learners: Mapping[str, tuple[Strategy, Backbone | None]],
         transfer: str,
         full: Mapping[str, Held],
+        seconds: float,
     ) -> LearningCurve:
         """Scores of `learners` by labels a class, on the rows that the first split holds.
 
-        full: the answers already given with all rows, of `transfer` and of the models without it.
+        full: the answers already given with all rows, of `transfer` and of the models without it. seconds:
+        after which no further fit begins.
         """
         learn, held = self.splits[0]
 
@@ -164,7 +195,7 @@ class Bench:
             self.metric,
             transfer=transfer,
             full={name: float(self._by_split(one)[0]) for name, one in full.items()},
-            seconds=CURVE_SECONDS,
+            seconds=seconds,
             seed=self.seed,
             notify=self.notify,
         )

@@ -125,8 +125,13 @@ def picked(
     resize: str | None,
     offline: bool,
     notify: Notify,
+    earlier: str | None = None,
 ) -> Picked | None:
-    """What `--source auto` takes where several sources besides the packaged fit; None where fewer do."""
+    """What `--source auto` takes where several sources besides the packaged fit; None where fewer do.
+
+    earlier: weights' SHA-256 of what an interrupted run had taken, which is taken again: a ranking under a
+    budget may end otherwise another time.
+    """
     fitting = sources.available(task.kind)
     if sum(source.origin != "packaged" for source in fitting) < 2:
         return None
@@ -140,6 +145,10 @@ def picked(
         offline=offline,
         notify=notify,
     )
+    again = [one for one in said.candidates if one.sha256 == earlier]
+    if again and again[0] is not said.candidates[0]:
+        reason = f"taken before the run was interrupted; ranked again: {said.sentence}"
+        return Picked(by_name[again[0].name], reason, said)
     first = said.candidates[0]
     taken = "" if said.choice else f"; {first.name} was taken as the best by expectation"
     return Picked(by_name[first.name], f"ranked by measurement: {said.sentence}{taken}", said)

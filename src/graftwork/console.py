@@ -87,6 +87,7 @@ def progress(quiet: bool) -> "Iterator[Notify]":
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
     )
     console = Console(stderr=True)
     bars = Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
@@ -96,10 +97,10 @@ def progress(quiet: bool) -> "Iterator[Notify]":
         if step.stage not in tasks:
             for other in tasks.values():
                 bars.update(other, visible=False)
-            tasks[step.stage] = bars.add_task(step.stage, total=step.total, rate="")
+            tasks[step.stage] = bars.add_task(step.stage, total=step.total, rate="", note="")
         task = bars.tasks[bars.task_ids.index(tasks[step.stage])]
         rate = f"{task.speed:.0f} {step.unit}/s" if task.speed else ""
-        bars.update(tasks[step.stage], completed=step.done, total=step.total, rate=rate)
+        bars.update(tasks[step.stage], completed=step.done, total=step.total, rate=rate, note=step.note)
 
     with bars:
         yield notify

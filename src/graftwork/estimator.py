@@ -1,6 +1,6 @@
 """A scikit-learn estimator: clone, Pipeline, GridSearchCV and cross_val_score work as with any other."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -9,7 +9,6 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_is_fitted
 
-from graftwork import registry
 from graftwork.backbones.base import Backbone
 from graftwork.bench import class_weights
 from graftwork.datasets import load, rows_from_items
@@ -20,6 +19,7 @@ from graftwork.records import silent
 from graftwork.rows import Dataset
 from graftwork.store import remember
 from graftwork.strategies.base import Strategy, Task
+from graftwork.strategies.setting import configured
 
 
 class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -28,23 +28,28 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     X: a sequence of texts, picture paths, PIL pictures or arrays (height, width[, 3]). y: labels,
     strings or integers. Extracted features are stored, so every fold and every setting of a search
     reuses them. With source="auto" several sources on this machine are ranked on the rows given to `fit`
-    (`ranking_`, None where there was no choice). Raises RequestError for a numeric target (regression is
-    not there yet).
+    (`ranking_`, None where there was no choice). settings: name -> value, of what the strategy lets one set;
+    seconds: what fitting may take, None for the strategy's own time. Raises RequestError for a numeric
+    target (regression is not there yet).
     """
 
     def __init__(
         self,
         source: str = "auto",
-        strategy: str = "probe",
+        strategy: str | Strategy = "probe",
         pooling: str | None = None,
         resize: str | None = None,
         seed: int = 0,
+        settings: Mapping[str, object] | None = None,
+        seconds: float | None = None,
     ) -> None:
         self.source = source
         self.strategy = strategy
         self.pooling = pooling
         self.resize = resize
         self.seed = seed
+        self.settings = settings
+        self.seconds = seconds
 
     def fit(self, X: Sequence[Any], y: Sequence[Any]) -> Self:
         """Learn the labels `y` of the items `X`."""
@@ -63,7 +68,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         # the classes in scikit-learn's order (integers by value), not in the dataset's
         order = [str(label) for label in self.classes_]
         codes = np.array([order.index(dataset.labels[code]) for code in dataset.target.codes])
-        recipe: Strategy = registry.get("strategies", self.strategy)()
+        recipe = configured(self.strategy, self.settings)
         metric = declare_metric(codes)
         task = Task(
             rows=dataset.rows,
@@ -74,6 +79,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             weights=class_weights(codes, metric),
             metric=metric,
             seed=self.seed,
+            seconds=self.seconds,
         )
         basis = recipe.basis(dataset.kind, self._backbone(dataset, task, recipe))
         self.model_: Model = recipe.fit(task, None if basis is None else remember(basis), silent)

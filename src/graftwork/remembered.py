@@ -17,24 +17,33 @@ from graftwork.strategies.base import Task
 
 
 def answers(
-    strategy: str, task: Task, held: Rows, compute: Callable[[], NDArray[np.float64]]
+    strategy: str, task: Task, held: Rows, compute: Callable[[], NDArray[np.float64]], *, short: bool = False
 ) -> NDArray[np.float64]:
     """`compute()`'s probabilities (rows, classes), from an earlier run where one is kept.
 
     The key holds everything that shaped them but the time they took: a network that was given
-    more seconds on a colder run is the stronger baseline, and stays.
+    more seconds on a colder run is the stronger baseline, and stays. short: a budget leaves it less time
+    than it is due, so its answers are kept for other such runs alone.
     """
-    path = paths.home() / "baselines" / f"{_key(strategy, task, held)}.npy"
-    shape = (len(held), len(task.labels))
-    try:
-        kept = np.load(path, allow_pickle=False)
-    except (OSError, ValueError):
-        kept = None
-    if kept is not None and kept.shape == shape and np.isfinite(kept).all():
-        return np.asarray(kept, dtype=np.float64)
+    folder = paths.home() / "baselines"
+    keys = [_key(strategy, task, held), *([_key(f"{strategy}, short", task, held)] if short else [])]
+    for key in keys:
+        kept = _kept(folder / f"{key}.npy", (len(held), len(task.labels)))
+        if kept is not None:
+            return kept
     given = compute()
-    _keep(path, given)
+    _keep(folder / f"{keys[-1]}.npy", given)
     return given
+
+
+def _kept(path: Path, shape: tuple[int, int]) -> NDArray[np.float64] | None:
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    if found.shape != shape or not np.isfinite(found).all():
+        return None
+    return np.asarray(found, dtype=np.float64)
 
 
 def _key(strategy: str, task: Task, held: Rows) -> str:

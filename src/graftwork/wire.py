@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from graftwork.model import Answers
-from graftwork.records import Assessment, Extraction, LearningCurve, Ranking, Result, Score, Verdict
+from graftwork.records import Assessment, Extraction, LearningCurve, Ranking, Result, Score, Trial, Verdict
 
 
 def score(value: Score) -> dict[str, float | None]:
@@ -120,6 +120,21 @@ def ranking(value: Ranking) -> dict[str, Any]:
     }
 
 
+def trial(value: Trial) -> dict[str, Any]:
+    """One candidate that `auto` tried; what was not measured is null."""
+    return {
+        "strategy": value.strategy,
+        "settings": plain(value.settings),
+        "rung": value.rung,
+        "rows": value.rows,
+        "score": None if value.score is None else _number(value.score),
+        "log_loss": None if value.log_loss is None else _number(value.log_loss),
+        "seconds": round(value.seconds, 3),
+        "outcome": value.outcome,
+        "reason": value.reason,
+    }
+
+
 def result(value: Result) -> dict[str, Any]:
     """The JSON of `graft fit`, without the artefact's path; pictures and texts of rows stay out."""
     data = value.dataset
@@ -142,6 +157,9 @@ def result(value: Result) -> dict[str, Any]:
         "ranking": None if value.ranking is None else ranking(value.ranking),
         "strategy": value.strategy,
         "settings": dict(value.settings),
+        "trials": [trial(one) for one in value.trials],
+        "training_curve": [list(point) for point in value.training_curve],
+        "budget": value.budget,
         "seed": value.seed,
         "metric": value.metric,
         "features": extraction(value.extraction),

@@ -1,5 +1,8 @@
 """A result in plain words, as the command line prints it."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from graftwork.catalogue import forbids_commercial_use
 from graftwork.console import table
 from graftwork.records import Assessment, Ranking, Result, Score
@@ -24,14 +27,84 @@ def outcome_in_words(result: Result) -> str:
         speed = f" at {made.rows_per_second:,.0f} a second" if made.computed else ""
         path = " ".join(part for part in (made.runtime, made.precision) if part)
         lines.append(f"        features: {made.computed:,} computed{speed}, {made.reused:,} reused ({path})")
+    lines += model_in_words(result)
     lines += ["", scores_beside(result), ""]
     lines.append(in_words(result.verdict) if result.verdict else f"No verdict: {result.no_verdict}")
     if result.curve is not None and result.curve.sentence:
         lines.append(result.curve.sentence)
     seconds = result.seconds
     spent = ", ".join(f"{stage} {s:.1f}" for stage, s in seconds.items() if stage != "total" and s >= 0.05)
-    lines.append(f"\n{seconds['total']:.1f} seconds ({spent})")
+    allowed = "" if result.budget is None else f" of {result.budget:g} allowed"
+    lines.append(f"\n{seconds['total']:.1f} seconds{allowed} ({spent})")
     return "\n".join(lines)
+
+
+def model_in_words(result: Result) -> list[str]:
+    """What the strategy set and chose, a line or two; what went wrong, a line each."""
+    settings = result.settings
+    said = _chosen(result)
+    lines = [f"model   {result.strategy}{': ' if said else ''}{said[0] if said else ''}"]
+    lines += [f"        {one}" for one in said[1:]]
+    for name in ("trouble", "remark"):
+        if settings.get(name):
+            lines.append(f"        note: {settings[name]}")
+    return lines
+
+
+def _chosen(result: Result) -> list[str]:
+    settings = result.settings
+    said = []
+    if settings.get("chosen"):
+        tried = [one for one in result.trials if one.outcome == "chosen"]
+        reason = f"; {tried[-1].reason}" if tried else ""
+        spent = sum(one.seconds for one in result.trials)
+        trials = _count(len(result.trials), "trial")
+        said.append(f"chose {settings['chosen']} out of {trials} in {duration(spent)}{reason}")
+    options = settings.get("options")
+    if isinstance(options, Mapping) and options:
+        said.append(settings_in_words({**{k: settings[k] for k in _OWN if k in settings}, **options}))
+    elif isinstance(settings.get("head"), str) and not said:
+        said.append(f"{settings['head']} head")
+    if settings.get("epochs") and settings.get("stopped_by"):
+        said.append(_course(settings))
+    return said
+
+
+_OWN = ("block", "blocks", "rank", "alpha", "targets", "layers")
+_STOPPED = {
+    "epochs": "all that were asked for",
+    "patience": "no better any more",
+    "time": "the time was up",
+    "trouble": "it could not go on",
+}
+
+
+def settings_in_words(settings: Mapping[str, Any]) -> str:
+    """Names and values with commas between, in the order given."""
+    return ", ".join(f"{name.replace('_', ' ')} {_value(value)}" for name, value in settings.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _course(settings: Mapping[str, Any]) -> str:
+    """How long a training went, and which of its epochs was kept."""
+    made = settings["epochs"]
+    why = _STOPPED.get(str(settings["stopped_by"]), str(settings["stopped_by"]))
+    kept = settings.get("kept_epoch")
+    start = "the start was kept" if kept == 0 else f"the weights after epoch {kept} were kept"
+    held = settings.get("held_rows")
+    rows = f" by {held:,} held rows" if held else ""
+    return f"trained {_count(made, 'epoch')} ({why}); {start}{rows}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"1 {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def scores_beside(result: Result) -> str:

@@ -18,7 +18,9 @@ backbones store inspection examples spectrum transferability logistic heads kern
 strategies intervals evaluation verdict folds curve unknown ranking pretraining artefact
 """.split()
 JOINERS = """
-showing wire words remembered bench starting choosing checking report transfer estimator demo inputs
+showing wire words remembered bench starting choosing checking report running outcome timing finding
+fitting transfer
+estimator demo inputs
 doctor console cli
 """.split()
 

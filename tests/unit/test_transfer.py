@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import graftwork as gw
-from graftwork import registry, starting, transfer
+from graftwork import finding, registry, starting, transfer
 from graftwork.backbones.base import Backbone
 from graftwork.bench import Bench, Held
 from graftwork.model import Model
@@ -94,7 +94,7 @@ def test_two_fits_with_one_seed_are_the_same() -> None:
 def test_baselines_are_fitted_once_a_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
     data = a_dataset(10)
     gw.fit(data, source="minilm", baselines="classical")
-    monkeypatch.setattr(transfer, "_curve", lambda *_: None)
+    monkeypatch.setattr(finding, "curve_of", lambda *_: None)
 
     class Broken:
         transfers, name = False, "classical"

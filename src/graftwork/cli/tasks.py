@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from graftwork import console
+from graftwork import console, registry
 from graftwork.cli.app import (
     Artefact,
     Data,
@@ -25,7 +25,7 @@ from graftwork.cli.app import (
     columns,
     guarded,
 )
-from graftwork.errors import RequestError
+from graftwork.errors import RequestError, WorkError
 
 
 @app.command()
@@ -59,10 +59,22 @@ def fit(
     data: Data,
     out: Annotated[Path, typer.Option("-o", "--out", help="Where the artefact goes: NAME.graft.")],
     source: Annotated[str, typer.Option(help="auto, a packaged name, a folder or a hub id.")] = "auto",
-    strategy: Annotated[str, typer.Option(help="probe, mlp, classical or scratch.")] = "probe",
+    strategy: Annotated[
+        str, typer.Option(help=f"What learns, and how: {', '.join(registry.names('strategies'))}.")
+    ] = "probe",
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the strategy; repeat it."),
+    ] = None,
     metric: Annotated[str | None, typer.Option(help="accuracy, balanced_accuracy or macro_f1.")] = None,
     baselines: Annotated[str, typer.Option(help="Judge by: all, classical, none.")] = "all",
-    budget: Annotated[str | None, typer.Option(help="Time for ranking sources (--source auto): 1m.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Time, such as 5m: for the whole fit (auto), for training, or for ranking sources."
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     pooling: Pooling = None,
     resize: Resize = None,
     seed: Seed = 0,
@@ -78,25 +90,44 @@ def fit(
     offline: Offline = False,
 ) -> None:
     """Learn a task from labelled data, judge whether transfer helped, and save the model."""
-    from graftwork import artefact, transfer, wire
+    from graftwork import artefact, running, transfer, wire
+    from graftwork.strategies.setting import pairs
 
     artefact.require_free(out)
-    with console.progress(quiet or json) as notify:
-        outcome = transfer.fit(
-            data,
-            source=source,
-            strategy=strategy,
-            metric=metric,
-            baselines=baselines,
-            budget=budget,
-            seed=seed,
-            pooling=pooling,
-            resize=resize,
-            offline=offline,
-            notify=notify,
-            **columns(text, file, label, group, split),
-        )
-        saved = outcome.save(out, examples=examples, bundle=bundle)
+    settings, run = pairs(setting or []), running.beside(out)
+    first: list[Path] = []
+
+    def keep(outcome: transfer.Outcome) -> None:
+        first.append(outcome.save(out, examples=examples, bundle=bundle))
+
+    try:
+        with console.progress(quiet or json) as notify:
+            outcome = transfer.fit(
+                data,
+                source=source,
+                strategy=strategy,
+                settings=settings,
+                metric=metric,
+                baselines=baselines,
+                budget=budget,
+                seed=seed,
+                pooling=pooling,
+                resize=resize,
+                offline=offline,
+                run=run,
+                resume=resume,
+                interim=keep,
+                notify=notify,
+                **columns(text, file, label, group, split),
+            )
+            saved = outcome.save(out, examples=examples, bundle=bundle)
+    except KeyboardInterrupt as error:
+        if not run.exists():
+            raise
+        there = f"{out} holds the probe's model; " if first else ""
+        raise WorkError(
+            f"interrupted; {there}to go on where it was, give the same command and --resume"
+        ) from error
     if json:
         console.emit({"artefact": str(saved), **wire.result(outcome.result)})
     else:
