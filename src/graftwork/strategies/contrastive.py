@@ -1,0 +1,178 @@
+"""`contrastive`: for few labels a class. The encoder is pulled until rows of one class lie together.
+
+Then a linear head is fitted on what the encoder gives. It is the idea of SetFit (Tunstall et al. 2022)
+without its pairs one by one: a step encodes a batch of rows once and learns from all pairs inside it.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from graftwork.backbones.base import Backbone, Cut, Tunable, labelled_matrix
+from graftwork.errors import RequestError
+from graftwork.heads import CentroidHead, LinearHead, temperature
+from graftwork.model import Model
+from graftwork.records import Notify, Progress
+from graftwork.rows import Kind
+from graftwork.strategies.base import Task
+from graftwork.strategies.probe import Choice, fit_head
+from graftwork.strategies.scratch import held_rows
+from graftwork.strategies.tuning import checkpoint_of, learnt_of, tunable
+from graftwork.training import Layers, Plan, train
+from graftwork.training.dealing import batches_an_epoch
+
+FEW = 32
+"""Labels a class up to which this is meant; beyond, tuning on the labels themselves does better."""
+PARTS = 3
+"""A batch of texts goes through in so many parts by length, so that little of it is padding."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Squared distance of each pair's cosine from 1 where the classes are the same, else from 0.
+
+    codes: (rows,) labels.
+    """
+
+    codes: Tensor
+
+    def __call__(self, features: Tensor, index: Tensor) -> Tensor:
+        codes = self.codes[index].to(features.device)
+        unit = F.normalize(features.float(), dim=1)
+        same = (codes[:, None] == codes[None]).float()
+        others = 1 - torch.eye(len(codes), device=features.device)
+        return ((unit @ unit.T - same).square() * others).sum() / others.sum()
+
+
+class ByLength(nn.Module):
+    """A text network run on PARTS parts of a batch, short texts apart from long ones."""
+
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        lengths = mask.sum(1)
+        order = torch.argsort(lengths, stable=True)
+        found = []
+        for part in torch.tensor_split(order, min(PARTS, len(order))):
+            longest = int(lengths[part].max())
+            found.append(self.features(ids[part, :longest], mask[part, :longest]))
+        return torch.cat(found)[torch.argsort(order)]
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """steps, batch, rate, decay, warmup, clip, precision: of the pulling, see `training.Plan`; a batch
+    holds all rows where it can, else several rows of each of some classes. embeddings: whether the table
+    of token vectors learns too, which costs time and space for little. head: as of `Probe`.
+    """
+
+    steps: int = 40
+    batch: int = 64
+    rate: float = 1e-4
+    decay: float = 0.01
+    warmup: float = 0.1
+    clip: float | None = 1.0
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+    embeddings: bool = False
+    head: Choice = "auto"
+    name: str = "contrastive"
+    transfers: bool = True
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 2:
+            raise RequestError(
+                f"{self.steps} steps of {self.batch} rows asked for; expected at least one step of two rows"
+            )
+
+    def basis(self, kind: Kind, source: Backbone | None) -> Backbone | None:
+        return source
+
+    def fit(self, task: Task, basis: Backbone | None, notify: Notify) -> Model:
+        """Pull, then fit the head; rows held out (the user's validation rows, a tenth of many rows) only
+        calibrate it. Raises RequestError where no class has two rows, or all rows are of one.
+        """
+        backbone = tunable(self.name, basis)
+        assert basis is not None
+        held = held_rows(task)
+        learnt = task.part(np.flatnonzero(~held))
+        each = labels_a_class(learnt)
+        if each > FEW:
+            note = f"meant for up to about {FEW} labels a class; these rows have {each:.0f}"
+            notify(Progress("contrastive", 0, None, "steps", note))
+        tuned, said = self.pulled(learnt, basis, backbone, notify)
+        head, chosen = fit_head(labelled_matrix(tuned, learnt.rows, notify), learnt, self.head)
+        if held.any():
+            head = calibrated(head, tuned, task.part(np.flatnonzero(held)))
+        settings = {**chosen, "temperature": head.config["temperature"], **said}
+        return Model(tuned, head, settings={**settings, "labels_a_class": each, "held_rows": int(held.sum())})
+
+    def pulled(
+        self, task: Task, basis: Backbone, backbone: Tunable, notify: Notify
+    ) -> tuple[Backbone, dict[str, Any]]:
+        """The backbone with its encoder pulled towards the classes of `task`, and how that went, in JSON."""
+        cut = backbone.cut(None, task.rows, [None], lambda other: other, notify)
+        before = {name: value.clone() for name, value in cut.network.state_dict().items()}
+        network = ByLength(cut.network) if task.kind == "text" else cut.network
+        names = frozenset(
+            ("features." if network is not cut.network else "") + n for n in self.learnable(cut)
+        )
+        plan = self.plan(task, cut.examples.lengths is not None)
+        work = {"strategy": self.name, "embeddings": self.embeddings}
+        done = train(
+            network, cut.examples, task.codes, plan,
+            layers=(Layers(names),), objective=Pairs(torch.from_numpy(task.codes)),
+            checkpoint=checkpoint_of(task, basis, plan, work), notify=notify,
+        )  # fmt: skip
+        # weights from which a loss was no number are no better than the source's
+        learnt = {} if done.trouble else learnt_of(cut.network, cut, before)
+        said = {
+            "plan": plan.to_json(), "epochs": len(done.epochs), "stopped_by": done.stopped,
+            "trouble": done.trouble, "tensors": len(learnt), "seed": plan.seed,
+            "bytes": sum(array.nbytes for array in learnt.values()),
+            "training_curve": [[e.number, e.training, e.held] for e in done.epochs],
+        }  # fmt: skip
+        return (backbone.tuned(learnt, task.rows) if learnt else basis), said
+
+    def plan(self, task: Task, lengths: bool) -> Plan:
+        """Epochs are as many as make about `steps` steps. lengths: whether rows differ in length."""
+        each = batches_an_epoch(len(task.codes), self.batch, lengths)
+        return Plan(
+            epochs=max(1, round(self.steps / each)), batch=self.batch, rate=self.rate, decay=self.decay,
+            warmup=self.warmup, clip=self.clip, precision=self.precision, sampling="paired", still=True,
+            seconds=task.seconds, seed=task.seed,
+        )  # fmt: skip
+
+    def learnable(self, cut: Cut) -> frozenset[str]:
+        """Names in the network of the parameters that learn."""
+        tables = [name for name, part in cut.network.named_modules() if isinstance(part, nn.Embedding)]
+        return cut.learnable if self.embeddings else cut.learnable - {f"{name}.weight" for name in tables}
+
+
+def labels_a_class(task: Task) -> float:
+    """Mean labels a class; raises RequestError where there are no two rows to pull together or apart."""
+    counts = np.bincount(task.codes)
+    counts = counts[counts > 0]
+    if len(counts) < 2:
+        raise RequestError(
+            f"{len(task.codes)} rows of one class seen; expected at least two classes; add rows of another"
+        )
+    if counts.max() < 2:
+        raise RequestError(
+            "strategy 'contrastive' pulls rows of one class together, and here each class has one row; label "
+            "a second row of some class, or take strategy probe"
+        )
+    return float(counts.mean())
+
+
+def calibrated(head: LinearHead | CentroidHead, tuned: Backbone, held: Task) -> LinearHead | CentroidHead:
+    """The head at the temperature that suits rows it has not learnt from."""
+    logits = head.logits(labelled_matrix(tuned, held.rows))
+    heat, _ = temperature(logits, held.codes, held.weights)
+    return replace(head, config={**head.config, "temperature": heat * head.config["temperature"]})
