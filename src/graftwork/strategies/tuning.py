@@ -1,8 +1,8 @@
-"""What strategies that change the backbone share: options, the start from a probe, the model at the end."""
+"""What strategies that change the backbone share: the start from a probe, the training, the model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,15 +10,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from graftwork.backbones.base import Backbone, Cut, Tunable, labelled_matrix, plain
+from graftwork.backbones.examples import Distorted
 from graftwork.errors import RequestError
 from graftwork.heads import LinearHead, temperature
 from graftwork.model import Model
 from graftwork.records import Notify
+from graftwork.strategies.averaging import averaged, mixed, state_of
+from graftwork.strategies.balancing import chosen
 from graftwork.strategies.base import Task
+from graftwork.strategies.options import Options, defaults, settled
 from graftwork.strategies.probe import fit_head
 from graftwork.strategies.scratch import held_rows
-from graftwork.training import Layers, Plan, Training, train
+from graftwork.training import Layers, Plan, Training, answered, distortion, mirrorable, train
+from graftwork.training.balance import balanced
 from graftwork.training.checkpoints import Checkpoint
+
+__all__ = ["Classifier", "Options", "defaults", "settled", "tunable", "tune"]
+FIRST = 0.5
+"""Share of the time allowed that the training with held rows may take where one with all rows follows."""
 
 
 class Classifier(nn.Module):
@@ -74,43 +83,6 @@ def learnt_of(network: nn.Module, cut: Cut, before: Mapping[str, Tensor]) -> dic
     return found
 
 
-@dataclass(frozen=True)
-class Options:
-    """What may be set of every strategy that changes the backbone; None leaves it to `settled`.
-
-    epochs, batch, rate, decay, warmup, smoothing, mixup, pull, gradual, still, clip, patience, pieces,
-    precision: see `training.Plan`; rate is that of the last layers and the head. layer_decay: each earlier
-    block learns at so many times the rate of the one after it. average: keep the mix of the source's and
-    the tuned weights that does best on held rows (WiSE-FT, Wortsman et al. 2022). balance: how unbalanced
-    classes are made up for. augment: how much training rows are distorted.
-    """
-
-    epochs: int | None = None
-    batch: int | None = None
-    rate: float | None = None
-    decay: float | None = None
-    layer_decay: float | None = None
-    warmup: float | None = None
-    smoothing: float | None = None
-    mixup: float | None = None
-    pull: float | None = None
-    gradual: bool | None = None
-    still: bool | None = None
-    clip: float | None = None
-    patience: int | None = None
-    pieces: int | None = None
-    precision: Literal["auto", "f32", "bf16"] | None = None
-    average: bool | None = None
-    balance: Literal["auto", "none", "weights", "sampling", "logits"] | None = None
-    augment: Literal["none", "light", "strong", "randaugment"] | None = None
-
-
-def settled(given: Options, defaults: Options) -> Options:
-    """`given`, with `defaults` for whatever it leaves open."""
-    said = {field.name: getattr(given, field.name) for field in fields(Options)}
-    return replace(defaults, **{name: value for name, value in said.items() if value is not None})
-
-
 def plan_of(options: Options, task: Task) -> Plan:
     """The training that settled options ask for."""
     names = {field.name for field in fields(Plan)} & {field.name for field in fields(Options)}
@@ -120,20 +92,104 @@ def plan_of(options: Options, task: Task) -> Plan:
 
 
 def layers_of(cut: Cut, blocks: Sequence[str], decay: float) -> tuple[Layers, ...]:
-    """The layers that may learn, early ones first and slower; the head comes last, at the full rate."""
-    names = {f"features.{name}" for name in cut.learnable}
-    groups = []
-    for number, block in enumerate(blocks):
-        mine = frozenset(n for n in names if n.startswith(f"features.{cut.prefix}{block}."))
-        if mine:
-            groups.append(Layers(mine, decay ** (len(blocks) - number)))
-    early = names.difference(*(group.names for group in groups))
-    # what lies outside the blocks: the stem and embeddings before them, or what follows the last
-    before = frozenset(early) if cut.block is None else frozenset()
-    after = frozenset(early) - before
-    last = frozenset({"head.weight", "head.bias"}) | after
-    first = (Layers(before, decay ** (len(blocks) + 1)),) if before else ()
-    return (*first, *groups, Layers(last))
+    """The layers that may learn, early ones first and slower; the head comes last, at the full rate.
+
+    What lies before the blocks (a stem, embeddings) is slower than the first of them; what lies between
+    two goes with the earlier one; what follows the last is as fast as the head. Each parameter that
+    `cut` names is in one group exactly.
+    """
+    places = {block: place for place, block in enumerate(blocks, start=1)}
+    groups: dict[int, set[str]] = {}
+    place, last = 0, len(blocks) + 1
+    for name, _ in cut.network.named_parameters():
+        own = name.removeprefix(cut.prefix)
+        inside = next((at for block, at in places.items() if own.startswith(f"{block}.")), None)
+        if inside is not None:
+            place = inside
+        elif place == len(blocks):
+            place = last
+        if name in cut.learnable:
+            groups.setdefault(place if inside is None else inside, set()).add(f"features.{name}")
+    parts = [Layers(frozenset(groups[at]), decay ** (last - at)) for at in sorted(groups)]
+    return (*parts, Layers(frozenset({"head.weight", "head.bias"}), pulled=False))
+
+
+def held_out(task: Task) -> tuple[NDArray[np.bool_], str | None]:
+    """(rows,) True for rows that choose the epoch, never learnt from meanwhile; a remark for the user."""
+    held = held_rows(task)
+    if not held.any():
+        return held, f"{len(held)} rows are too few to hold some out: the last epoch was kept"
+    unseen = np.setdiff1d(task.codes, task.codes[held])
+    if not len(unseen):
+        return held, None
+    names = ", ".join(repr(task.labels[code]) for code in unseen[:3]) + (", ..." if len(unseen) > 3 else "")
+    return held, f"no held row is of class {names}: it is learnt, but nothing checks it, so no early stop"
+
+
+def checked(task: Task, options: Options, cut: Cut, strategy: str) -> None:
+    """Raises RequestError where such rows, or such options, cannot be tuned on."""
+    rows, counts = len(task.codes), np.bincount(task.codes, minlength=len(task.labels))
+    if np.count_nonzero(counts) < 2:
+        raise RequestError(
+            f"{rows} rows of one class seen; expected two classes at least; add another's rows"
+        )
+    if rows < len(task.labels):
+        raise RequestError(
+            f"{rows} rows of {len(task.labels)} classes seen; strategy {strategy!r} needs a row of each at "
+            "least; label more rows, or take strategy probe"
+        )
+    if counts.max() < 2:
+        raise RequestError(
+            f"one row of each class seen; strategy {strategy!r} needs two of some; label more rows, or take "
+            "strategy probe"
+        )
+    assert options.batch is not None
+    normalised = any(isinstance(one, nn.modules.batchnorm._BatchNorm) for one in cut.network.modules())
+    if normalised and not options.still and options.batch == 1:
+        raise RequestError(
+            "batch=1 and still=False seen; batch normalisation needs two rows at least to take a mean of; "
+            "set batch=2 or more, or still=true"
+        )
+    if options.mixup and not cut.examples.batch(np.array([0]))[0].is_floating_point():
+        raise RequestError(f"mixup={options.mixup:g} seen; token numbers cannot be mixed; set mixup=0")
+
+
+@dataclass
+class Tuning:
+    """One task's training of one cut, on part of the rows or on all of them.
+
+    method: how unequal classes are made up for. source: the cut network's own tensors, to begin from.
+    """
+
+    task: Task
+    basis: Backbone
+    cut: Cut
+    layers: Sequence[Layers]
+    method: str
+    work: Mapping[str, Any]
+    source: Mapping[str, Tensor]
+    notify: Notify
+
+    def run(self, plan: Plan, held: NDArray[np.bool_]) -> tuple[Classifier, Training, dict[str, Tensor]]:
+        """From the probe on: the trained network, how it went, and what the network was at the start."""
+        task, codes = self.task, self.task.codes
+        balance = balanced(self.method, codes, len(task.labels), task.weights, held)
+        self.cut.network.load_state_dict(self.source)
+        head = started(replace(task, weights=balance.weights), self.basis, held, self.notify)
+        network = Classifier(self.cut.network, head)
+        if balance.offsets is not None:
+            # the probe has learnt how common classes are; from now on that is added while learning alone
+            with torch.no_grad():
+                network.head.bias.sub_(torch.from_numpy(balance.offsets).float())
+        start = state_of(network)
+        plan = replace(plan, sampling=balance.sampling)
+        checkpoint = checkpoint_of(task, self.basis, plan, {**self.work, "balance": self.method})
+        done = train(
+            network, self.cut.examples, codes, plan,
+            held=held, weights=balance.weights, offsets=balance.offsets, layers=self.layers,
+            from_start=True, checkpoint=checkpoint, notify=self.notify,
+        )  # fmt: skip
+        return network, done, start
 
 
 def tune(
@@ -145,33 +201,101 @@ def tune(
     work: Mapping[str, Any],
     notify: Notify,
 ) -> Model:
-    """Train `cut` from the probe on, and give the model that it becomes. work: what names its checkpoint."""
-    held = held_rows(task)
-    before = {name: value.clone() for name, value in backbone.network().state_dict().items()}
-    network = Classifier(cut.network, started(task, basis, held, notify))
+    """Train `cut` from the probe on, and give the model that it becomes. work: what names its checkpoint.
+
+    options: settled ones. Raises RequestError for rows or options that cannot be tuned on.
+    """
+    checked(task, options, cut, str(work["strategy"]))
+    cut = distorted(cut, backbone, options, task)
+    held, remark = held_out(task)
     plan = plan_of(options, task)
+    if remark is not None:
+        plan = replace(plan, patience=None)
+    method, why = balance_of(options, task, basis, held)
     layers = layers_of(cut, backbone.blocks(), 1.0 if options.layer_decay is None else options.layer_decay)
-    done = train(
-        network, cut.examples, task.codes, plan,
-        held=held, weights=task.weights, layers=layers, from_start=True,
-        checkpoint=checkpoint_of(task, basis, plan, work), notify=notify,
-    )  # fmt: skip
+    tuning = Tuning(task, basis, cut, layers, method, work, state_of(cut.network), notify)
+    refit = bool(options.refit) and bool(held.any())
+    first = replace(plan, seconds=FIRST * plan.seconds) if refit and plan.seconds is not None else plan
+    network, done, start = tuning.run(first, held)
+    index = np.flatnonzero(held)
+    share = 1.0
+    if options.average and len(index) and done.kept:
+        share = averaged(network, start, cut.examples, task, index, plan.precision)
+    heat = heat_of(network, cut, task, index, plan)
+    said = {"remark": remark, "balance": why, "share_of_tuned": share, "refit_epochs": 0}
+    if refit and not done.trouble:
+        said["refit_epochs"] = done.kept
+        network = refitted(tuning, network, done, plan, share)
+    before = {name.removeprefix(cut.prefix): value for name, value in tuning.source.items()}
     learnt = learnt_of(network.features, cut, before)
-    tuned = backbone.tuned(learnt, task.rows)
-    head = head_of(network, task, tuned, held)
-    return Model(tuned, head, settings=settings_of(options, plan, done, held, learnt))
+    tuned = backbone.tuned(learnt, task.rows) if learnt else basis
+    head = linear_of(network, task, heat)
+    return Model(tuned, head, settings={**settings_of(options, plan, done, held, learnt), **said})
+
+
+def refitted(tuning: Tuning, network: Classifier, done: Training, plan: Plan, share: float) -> Classifier:
+    """The same training on all rows, for as many epochs as held rows chose, at the same mix."""
+    kept = state_of(network)
+    everything = np.zeros(len(tuning.task.codes), dtype=bool)
+    if not done.kept:
+        return Classifier(network.features, started(tuning.task, tuning.basis, everything, tuning.notify))
+    left = None if plan.seconds is None else max(plan.seconds - done.seconds, 1e-3)
+    again = replace(plan, epochs=done.kept, patience=None, seconds=left)
+    other, last, start = tuning.run(again, everything)
+    if last.trouble:
+        other.load_state_dict(kept)
+    elif share < 1:
+        mixed(other, start, state_of(other), share)
+    return other
+
+
+def distorted(cut: Cut, backbone: Tunable, options: Options, task: Task) -> Cut:
+    """The cut, its rows distorted while learning where it is a whole network; at a cut views are kept."""
+    if cut.block is not None or options.augment in (None, "none"):
+        return cut
+    assert options.augment is not None
+    found = distortion(task.kind, options.augment, frame_of(backbone), mirror=mirrorable(task.labels))
+    return cut if found is None else replace(cut, examples=Distorted(cut.examples, found))
+
+
+def frame_of(backbone: Tunable) -> str:
+    """How its network frames pictures (see `training.distortion`)."""
+    preparation = backbone.state().config.get("preparation")
+    return str(preparation["frame"]) if isinstance(preparation, Mapping) else "whole"
+
+
+def balance_of(
+    options: Options, task: Task, basis: Backbone, held: NDArray[np.bool_]
+) -> tuple[str, dict[str, Any] | None]:
+    """How unequal classes are made up for, and why where that was chosen here."""
+    if options.balance not in (None, "auto"):
+        return str(options.balance), None
+    return chosen(labelled_matrix(basis, task.rows), task, held)
+
+
+def heat_of(network: Classifier, cut: Cut, task: Task, held: NDArray[np.int64], plan: Plan) -> float:
+    """The temperature that suits the held rows (positions); 1 where there are none."""
+    if not len(held):
+        return 1.0
+    logits = answered(network, cut.examples, held, plan.precision)
+    return temperature(logits, task.codes[held], task.weights[held])[0]
+
+
+def linear_of(network: Classifier, task: Task, heat: float) -> LinearHead:
+    """The network's last layer as a head; a label that no row carries is answered as all but impossible."""
+    weight, bias = network.head.weight.detach().cpu().numpy(), network.head.bias.detach().cpu().numpy()
+    head = LinearHead.of(task.labels, weight.T.astype(np.float64), bias.astype(np.float64), heat)
+    absent = np.setdiff1d(np.arange(len(task.labels)), task.codes)
+    return replace(head, config={**head.config, "absent": absent.tolist()}) if len(absent) else head
 
 
 def head_of(network: Classifier, task: Task, tuned: Backbone, held: NDArray[np.bool_]) -> LinearHead:
-    """The network's last layer, its temperature from the held rows."""
-    weight, bias = network.head.weight.detach().cpu().numpy(), network.head.bias.detach().cpu().numpy()
-    head = LinearHead.of(task.labels, weight.T.astype(np.float64), bias.astype(np.float64))
-    index = np.flatnonzero(held)
+    """The network's last layer, its temperature from the held rows as `tuned` sees them."""
+    head, index = linear_of(network, task, 1.0), np.flatnonzero(held)
     if not len(index):
         return head
     logits = head.logits(labelled_matrix(tuned, task.rows.take(index)))
-    heat, _ = temperature(logits, task.codes[index], task.weights[index])
-    return LinearHead.of(task.labels, weight.T.astype(np.float64), bias.astype(np.float64), heat)
+    return linear_of(network, task, temperature(logits, task.codes[index], task.weights[index])[0])
 
 
 def checkpoint_of(task: Task, basis: Backbone, plan: Plan, work: Mapping[str, Any]) -> Checkpoint | None:
@@ -182,7 +306,8 @@ def checkpoint_of(task: Task, basis: Backbone, plan: Plan, work: Mapping[str, An
     key = {
         "rows": rows, "codes": task.codes.tolist(), "validation": task.validation.tolist(),
         "groups": task.groups.tolist(), "weights": task.weights.tolist(), "source": basis.fingerprint,
-        "plan": plan.to_json(), **work,
+        # what is left of the time allowed is another at each start
+        "plan": {**plan.to_json(), "seconds": task.seconds}, **work,
     }  # fmt: skip
     return task.checkpoints.of(key)
 
@@ -194,13 +319,13 @@ def settings_of(
     return {
         "options": {name: value for name, value in asdict(options).items() if value is not None},
         "held_rows": int(held.sum()),
-        "epochs": len(done.epochs),
+        "epochs": sum(epoch.number > 0 for epoch in done.epochs),
         "kept_epoch": done.kept,
         "stopped_by": done.stopped,
         "trouble": done.trouble,
         "tensors": len(learnt),
         "bytes": sum(array.nbytes for array in learnt.values()),
-        "seconds_an_epoch": [epoch.seconds for epoch in done.epochs],
+        "seconds_an_epoch": [epoch.seconds for epoch in done.epochs if epoch.number],
         "training_curve": [[e.number, e.training, e.held] for e in done.epochs if e.number],
         "seed": plan.seed,
     }

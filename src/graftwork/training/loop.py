@@ -103,7 +103,8 @@ class Run:
         everything = (Layers(frozenset(name for name, _ in network.named_parameters())),)
         self.layers = tuple(layers) or everything
         self.optimiser = optimiser_of(network, self.layers, plan)
-        self.start = self._copy(named_learning(network, self.layers)) if plan.pull else {}
+        pulled = [group for group in self.layers if group.pulled]
+        self.start = self._copy(named_learning(network, pulled)) if plan.pull else {}
         self.checkpoint, self.notify = checkpoint, notify
         self.epochs: list[Epoch] = []
         self.best: dict[str, Tensor] | None = None

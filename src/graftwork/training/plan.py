@@ -51,10 +51,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Layers:
-    """Parameters (by name) that learn at `rate` times the plan's rate; early layers come first."""
+    """Parameters (by name) that learn at `rate` times the plan's rate; early layers come first.
+
+    pulled: whether `Plan.pull` holds them to where they start; a head has no source to be held to.
+    """
 
     names: frozenset[str]
     rate: float = 1.0
+    pulled: bool = True
 
 
 @dataclass(frozen=True)
