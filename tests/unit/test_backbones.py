@@ -391,11 +391,11 @@ def test_libraries_stay_silent(models: dict[str, Path], capfd: pytest.CaptureFix
 
 def test_few_sample_rows_are_joined_by_made_up_ones(models: dict[str, Path]) -> None:
     backbone = opened(models["resnet"])
-    assert len(backbone._sample(tiny.image_rows(3))) == 3 + 16
-    assert len(backbone._sample(tiny.image_rows(20))) == 20
-    assert len(backbone._sample(tiny.image_rows(70))) == 64
+    assert len(backbone.sample_inputs(tiny.image_rows(3))) == 3 + 16
+    assert len(backbone.sample_inputs(tiny.image_rows(20))) == 20
+    assert len(backbone.sample_inputs(tiny.image_rows(70))) == 64
     words = opened(models["bert"])
-    assert isinstance(words, TextEncoder) and len(words._sample(None)) == 16
+    assert isinstance(words, TextEncoder) and len(words.sample_inputs(None)) == 16
     assert open_texts(find(str(models["bert"])), runtime="torch") == words
 
 

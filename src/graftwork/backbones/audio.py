@@ -14,17 +14,19 @@ from numpy.typing import NDArray
 from graftwork import sounds
 from graftwork.backbones import engine
 from graftwork.backbones.ahead import in_order
-from graftwork.backbones.base import BackboneState, Options
+from graftwork.backbones.base import BackboneState, Examples, Options
 from graftwork.backbones.hearing import Ear, Filterbank, LogMel, Waves, ear, heard_by
 from graftwork.backbones.pretrained import Pretrained, load_encoder, on_this_machine
 from graftwork.errors import ArtefactError, RequestError, Unreadable
-from graftwork.records import Notify, Progress
+from graftwork.records import Notify, Progress, silent
 from graftwork.rows import Column, Contents, IntArray, Kind, Rows
 from graftwork.sources import Source
 
 POOLINGS = ("auto", "mean", "meanstd", "cls")
 PARITY_SECONDS = 120.0
 """So much is heard to compare runtimes, padding included, though never fewer than 16 windows."""
+MIXING = frozenset({"wav2vec2-conformer", "data2vec-audio"})
+"""Encoders of samples whose convolutions over time take no mask."""
 _NOTIFY_S = 0.1
 Lengths = NDArray[np.float64]
 
@@ -77,6 +79,46 @@ class Audio(Pretrained):
                 expect(row, heard.lengths)
             for number, window in enumerate(heard.windows):
                 yield np.array([row * self.ear.most + number]), window
+
+    def one_a_row(self, rows: Rows, unreadable: dict[int, str]) -> Iterator[engine.Batch]:
+        """The first window of each recording."""
+        for row, heard in self._all_heard(rows.column, unreadable, most=1):
+            yield np.array([row]), heard.windows[0]
+
+    def examples(self, rows: Rows, notify: Notify = silent) -> Examples:
+        """See `Tunable.examples`; of a long recording the first window, all of them lie in memory."""
+        from graftwork.backbones.examples import Sounds
+
+        unreadable: dict[int, str] = {}
+        arrays: list[engine.Arrays] = []
+        for position, window in self.one_a_row(rows, unreadable):
+            arrays.append(window)
+            if position[0] % 64 == 0:
+                notify(Progress("reading", int(position[0]), len(rows)))
+        for i, reason in sorted(unreadable.items()):
+            raise Unreadable(f"{rows.names[i]} {reason}; remove or replace it, then run again")
+        if not isinstance(self.ear, Waves):
+            return Sounds(arrays)
+        lengths = np.array([self.steps(window) for window in arrays], dtype=np.int64)
+        if self._mixes_padding and len(np.unique(lengths)) > 1:
+            raise RequestError(
+                f"source {self.source.name!r} hears the padding after a sound as well, so recordings of "
+                "different lengths cannot be learnt from together; take strategy probe, or another source"
+            )
+        return Sounds(arrays, lengths)
+
+    @property
+    def _mixes_padding(self) -> bool:
+        config = self.source.json("config.json")
+        return config["model_type"] in MIXING or bool(config.get("add_adapter"))
+
+    def steps(self, inputs: engine.Arrays) -> int:
+        assert isinstance(self.ear, Waves)
+        return 1 + (int(inputs[0].shape[1]) - self.ear.least) // self.ear.step
+
+    def blanks(self) -> list[NDArray[Any]]:
+        # of samples the mask is worked out from the sound itself
+        return [] if isinstance(self.ear, Waves) else [np.zeros_like(self._example()[0])]
 
     def synthetic(self) -> Rows:
         """Coloured noise that swells and fades, of many lengths, as WAV."""
@@ -144,19 +186,32 @@ class Audio(Pretrained):
         return arrays[:1] if self.config["pooling"] == "cls" else arrays
 
     def _build(self) -> Any:
-        from graftwork.backbones.pooling import AudioNetwork
+        from graftwork.backbones.pooling import AudioNetwork, with_held_norms
 
         pooling, ear = self.config["pooling"], self.ear
         if isinstance(ear, LogMel):
             # the class whose encoder stands alone: half of a Whisper model writes text
             module = load_encoder(self.source, _of_encoder, "AutoModelForAudioClassification")
-            return AudioNetwork(module.encoder, pooling)
+            return AudioNetwork(_without_chance(module.encoder), pooling)
         # the vector that hides frames in pretraining is not used afterwards
-        encoder = load_encoder(self.source, lambda name: name != "masked_spec_embed")
+        encoder = _without_chance(load_encoder(self.source, lambda name: name != "masked_spec_embed"))
         if isinstance(ear, Filterbank):
             positions = encoder.embeddings.position_embeddings.shape[1] - 2
             return AudioNetwork(encoder, pooling, bands=positions // ear.steps, tokens=2)
-        return AudioNetwork(encoder, pooling)
+        return AudioNetwork(with_held_norms(encoder), pooling, samples=(ear.least, ear.step))
+
+
+def _without_chance(encoder: Any) -> Any:
+    """The encoder without what transformers does to it in training by chance.
+
+    Masks come from numpy's own random numbers, which no seed of a training reaches, and are refused for
+    short sounds; a layer that is left out is one that a parted network cannot begin at.
+    """
+    for settings in (*encoder.modules(), encoder.config):
+        for name, still in (("layerdrop", 0.0), ("encoder_layerdrop", 0.0), ("apply_spec_augment", False)):
+            if hasattr(settings, name):
+                setattr(settings, name, still)
+    return encoder
 
 
 def open_source(source: Source, sample: Rows | None, options: Options, notify: Notify) -> Audio:

@@ -135,7 +135,8 @@ class Examples(Protocol):
     def batch(self, index: IntArray, generator: "Generator | None" = None) -> "tuple[Tensor, ...]":
         """What the network takes for the rows at `index`, rows first.
 
-        Pictures are float NHWC in 0..255; texts are token numbers and their mask, padded to the longest.
+        Pictures are float NHWC in 0..255; texts are token numbers and their mask, padded to the longest;
+        sounds are samples (rows, longest) or spectra, perhaps with the steps of each that hold sound.
         generator: given in training alone; whatever distorts rows by chance draws from it.
         """
         ...
@@ -144,6 +145,11 @@ class Examples(Protocol):
 @runtime_checkable
 class Tunable(Backbone, Protocol):
     """A backbone whose network may learn."""
+
+    @property
+    def frame(self) -> str:
+        """How its pictures are framed: "whole", "ink" on a ground, or "sound", a recording's spectrogram."""
+        ...
 
     def network(self) -> "nn.Module":
         """A torch module of the caller's own in eval mode, float32: `Examples.batch` -> (rows, width)."""

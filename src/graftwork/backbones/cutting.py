@@ -1,17 +1,14 @@
 """A network parted before one of its blocks: what comes before can be kept, what follows can learn."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from graftwork.errors import RequestError, nearest
 
-SMALL = 32
-"""Side of the blank picture that the stem of a convolutional network sees where its output is not used."""
 _CLOSE = 1e-3
 """Largest difference, relative to the features' size, between a parted network and the whole."""
 
@@ -25,8 +22,8 @@ def blocks(network: nn.Module) -> tuple[str, ...]:
     lists = list(_outermost(network))
     if not lists:
         return ()
-    name, largest = max(lists, key=lambda one: sum(p.numel() for p in one[1].parameters()))
-    stages = [next(_outermost(member, f"{name}.{key}"), None) for key, member in largest.named_children()]
+    name, largest = max(lists, key=lambda one: _size(one[1]))
+    stages = [_stage(member, f"{name}.{key}") for key, member in largest.named_children()]
     inner = [member for stage in stages if stage is not None for member in stage[1].children()]
     if None not in stages and len({type(member) for member in inner}) == 1:
         return tuple(
@@ -36,16 +33,31 @@ def blocks(network: nn.Module) -> tuple[str, ...]:
     return tuple(f"{name}.{key}" for key, _ in largest.named_children())
 
 
-def known_block(network: nn.Module, block: str, source: str) -> str:
+def known_block(names: Sequence[str], block: str, source: str) -> str:
     """The full name of the block called `block`: whole, or from its end; raises RequestError."""
-    names = blocks(network)
     fitting = [name for name in names if name == block or name.endswith(f".{block}")]
     if len(fitting) == 1:
         return fitting[0]
-    close = nearest(block, names)
+    if not names:
+        raise RequestError(
+            f"source {source!r} has no blocks that run one after the other; strategy full tunes it as a whole"
+        )
+    short = short_names(names)
+    listed = ", ".join(short)
+    if fitting:
+        raise RequestError(f"source {source!r} has several blocks {block!r}; name one of: {listed}")
+    close = nearest(block, short)
     hint = f"; did you mean {close!r}?" if close else ";"
-    listed = ", ".join(names) or "none that run one after the other"
     raise RequestError(f"source {source!r} has no block {block!r}{hint} its blocks, first to last: {listed}")
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The blocks' names without what all of them begin with, but for the last word of that."""
+    parts = [name.split(".") for name in names]
+    alike = 0
+    while all(len(one) > alike + 2 and one[: alike + 2] == parts[0][: alike + 2] for one in parts):
+        alike += 1
+    return [".".join(one[alike:]) for one in parts]
 
 
 class Prefix(nn.Module):
@@ -72,7 +84,7 @@ class Prefix(nn.Module):
             return reached.hidden
         finally:
             hook.remove()
-        raise AssertionError(f"block {self.block} did not run")
+        raise RequestError(f"nothing enters block {self.block}: it does not run as a whole; choose another")
 
 
 class _Reached(Exception):
@@ -83,29 +95,38 @@ class _Reached(Exception):
 class Suffix(nn.Module):
     """The network from `block` on: (what entered the block, flattened, *its other inputs) -> features.
 
-    The frozen blocks before are gone; the stem still runs, on a blank picture where it sees pictures.
+    The frozen blocks before are gone. The stem still runs, and stays in eval mode whatever the rest is
+    in: its statistics must not follow what is thrown away. blank: what it runs on in the place of the
+    first input, which is then not given, (1, ...); None where that is needed.
     """
 
+    blank: Tensor | None
+
     def __init__(
-        self, network: nn.Module, block: str, shape: Sequence[int], blank: Sequence[int] | None
+        self, network: nn.Module, block: str, shape: Sequence[int], blank: Tensor | None, late: frozenset[str]
     ) -> None:
         super().__init__()
         self.network, self.block, self.shape = network, block, tuple(shape)
-        self.blank = None if blank is None else tuple(blank)
+        self.register_buffer("blank", blank, persistent=False)
         self._hidden: Tensor | None = None
+        self._frozen = [module for name, module in network.named_modules() if _frozen(name, module, late)]
         network.get_submodule(block).register_forward_pre_hook(self._inject, with_kwargs=True)
 
     def forward(self, hidden: Tensor, *inputs: Tensor) -> Tensor:
         self._hidden = hidden.reshape(len(hidden), *self.shape)
         if self._hidden.ndim == 4:
             self._hidden = self._hidden.contiguous(memory_format=torch.channels_last)
-        if self.blank is not None:
-            inputs = (hidden.new_zeros(len(hidden), *self.blank),)
         try:
-            features: Tensor = self.network(*inputs)
+            features: Tensor = self.network(*(() if self.blank is None else (self.blank,)), *inputs)
         finally:
             self._hidden = None
         return features
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
 
     def _inject(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -118,94 +139,153 @@ class Suffix(nn.Module):
 
 @dataclass(frozen=True)
 class Parted:
-    """suffix: what may learn. late: names in `network` of the parameters and buffers that it runs on.
+    """suffix: (what enters the block, flattened, *other inputs) -> features; its `network` is what learns.
 
-    shape: of what enters the block, one row's (a text's own length where it is -1).
+    late: names in `network` of the parameters that the features depend on and what enters the block does
+    not. shape: of what enters the block, one row's (-1: its own length). others: how many of the
+    network's inputs, the last ones, the suffix takes besides.
     """
 
-    suffix: Suffix
+    suffix: nn.Module
+    block: str
     late: frozenset[str]
     shape: tuple[int, ...]
+    others: int = 0
 
 
-def part(build: Callable[[], nn.Module], block: str, example: Sequence[Tensor], source: str) -> Parted:
-    """The network that `build` gives, from `block` on, checked against the whole on `example` inputs.
+def part(
+    network: nn.Module,
+    block: str,
+    example: Sequence[Tensor],
+    blanks: Sequence[Tensor],
+    steps: int | None,
+    source: str,
+) -> Parted:
+    """The network from `block` on, checked against the whole; it is changed in place.
 
-    Raises RequestError where the block does not exist, or where what follows needs more than what
-    enters it (attention biases handed from block to block, skips past it).
+    example: inputs of one row. blanks: inputs (1, ...) that may stand for the first, small ones first.
+    steps: how many the example has where rows differ in length, else None. Raises RequestError where the
+    block does not exist, or where what follows needs more than what enters it (attention biases handed
+    from block to block, skips past it, weights shared by all blocks).
     """
-    network = build().eval()
-    block = known_block(network, block, source)
-    with torch.no_grad():
-        whole = network(*example)
-        late = _late(network, block, example)
-        entering = Prefix(network, block).entering(*example)
-        lengths = example[0].ndim == 2  # token numbers
-        shape = tuple(entering.shape[1:])
-        given = (-1, *shape[1:]) if lengths else shape
-        blanks = [None] if lengths else [(SMALL, SMALL, 3), tuple(example[0].shape[1:])]
-        _drop_before(network, block)
-        for blank in blanks:
-            suffix = Suffix(network, block, given, blank)
-            try:
-                found = suffix(entering.flatten(1).float(), *example)
-            except (RuntimeError, ValueError, IndexError):
-                _remove_hooks(network.get_submodule(block))
-                continue
-            if (found - whole).abs().max() <= _CLOSE * whole.abs().max().clamp(min=1e-6):
-                return Parted(suffix, late, given)
-            _remove_hooks(network.get_submodule(block))
+    network.eval()
+    block = known_block(blocks(network), block, source)
+    whole, entering, late = _traced(network, block, example)
+    shape = tuple(entering.shape[1:])
+    given = shape if steps is None else (-1, *shape[1:])
+    _drop_before(network, block, _forms(network, example))
+    alike = steps is None or shape[0] == steps
+    for blank in [*blanks, None] if alike else []:
+        suffix = Suffix(network, block, given, blank, late)
+        inputs = (entering.flatten(1).float(), *example[blank is not None :])
+        if _agrees(suffix, inputs, whole):
+            return Parted(suffix, block, late, given, len(inputs) - 1)
+        _remove_hooks(network.get_submodule(block))
     raise RequestError(
         f"source {source!r} cannot be parted before its block {block}: what follows needs more than that "
         "block's input; choose another block, or strategy full or lora"
     )
 
 
-def _late(network: nn.Module, block: str, example: Sequence[Tensor]) -> frozenset[str]:
-    """Parameters and buffers of modules that have not begun to run when the block begins."""
-    early: set[str] = set()
-    reached = False
+def _agrees(suffix: Suffix, inputs: Sequence[Tensor], whole: Tensor) -> bool:
+    """Whether two rows at once come out as the one row did in the whole network."""
+    try:
+        with torch.no_grad():
+            found = suffix(*(torch.cat([one, one]) for one in inputs))
+            return bool((found - whole).abs().max() <= _CLOSE * whole.abs().max().clamp(min=1e-6))
+    except _WRONG:
+        return False
 
-    def note(name: str) -> Callable[[nn.Module, Any], None]:
-        def hook(module: nn.Module, args: Any) -> None:
-            nonlocal reached
-            reached = reached or name == block
-            if not reached:
-                early.update(f"{name}.{own}".lstrip(".") for own in _own(module))
+
+_WRONG = (RuntimeError, ValueError, IndexError, AttributeError, TypeError, KeyError)
+"""What a network raises that is run without its first blocks, where it needs more of them."""
+
+
+def _traced(
+    network: nn.Module, block: str, example: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, frozenset[str]]:
+    """(features, what enters the block, names of the parameters that only the features depend on)."""
+    named = {name: one for name, one in network.named_parameters() if one.requires_grad}
+    with torch.enable_grad():
+        entering, features = Prefix(network, block).entering(*example), network(*example)
+        late = _used(features, named) - _used(entering, named)
+    return features.detach(), entering.detach(), late
+
+
+def _used(result: Tensor, named: Mapping[str, nn.Parameter]) -> frozenset[str]:
+    """Names of the parameters that `result` depends on."""
+    if not result.requires_grad:
+        return frozenset()
+    # kept: some networks use in one run what they computed in another
+    slopes = torch.autograd.grad(result.sum(), list(named.values()), retain_graph=True, allow_unused=True)
+    return frozenset(name for name, slope in zip(named, slopes, strict=True) if slope is not None)
+
+
+def _forms(network: nn.Module, example: Sequence[Tensor]) -> dict[str, int | None]:
+    """How many members each block's answer has; None where it is a tensor by itself."""
+    found: dict[str, int | None] = {}
+
+    def note(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, args: Any, answer: Any) -> None:
+            found[name] = len(answer) if isinstance(answer, tuple | list) else None
 
         return hook
 
-    hooks = [module.register_forward_pre_hook(note(name)) for name, module in network.named_modules()]
+    hooks = [network.get_submodule(name).register_forward_hook(note(name)) for name in blocks(network)]
     try:
-        network(*example)
+        with torch.no_grad():
+            network(*example)
     finally:
         for one in hooks:
             one.remove()
-    return frozenset(set(network.state_dict()) - early)
+    return found
 
 
-def _own(module: nn.Module) -> Iterator[str]:
-    yield from (name for name, _ in module.named_parameters(recurse=False))
-    yield from (name for name, _ in module.named_buffers(recurse=False))
-
-
-def _drop_before(network: nn.Module, block: str) -> None:
+def _drop_before(network: nn.Module, block: str, forms: Mapping[str, int | None]) -> None:
     """Put a pass in the place of every block before `block`."""
     for name in blocks(network):
         if name == block:
             return
         parent, _, key = name.rpartition(".")
-        setattr(network.get_submodule(parent), key, _Pass())
+        old = network.get_submodule(name)
+        setattr(network.get_submodule(parent), key, _Pass(old, forms.get(name)))
 
 
 class _Pass(nn.Module):
+    """Gives what it takes, in the form in which `block` answers, and has that block's plain settings."""
+
+    def __init__(self, block: nn.Module, members: int | None) -> None:
+        super().__init__()
+        plain = {name: value for name, value in vars(block).items() if isinstance(value, str | int | float)}
+        vars(self).update({name: value for name, value in plain.items() if name != "training"})
+        self._members = members
+
     def forward(self, hidden_states: Any = None, *args: Any, **kwargs: Any) -> Any:
-        return hidden_states
+        if self._members is None:
+            return hidden_states
+        return (hidden_states, *[None] * (self._members - 1))
+
+
+def _frozen(name: str, module: nn.Module, late: frozenset[str]) -> bool:
+    """Whether the module has parameters of its own, none of them late."""
+    own = [f"{name}.{one}".lstrip(".") for one, _ in module.named_parameters(recurse=False)]
+    return bool(own) and late.isdisjoint(own)
 
 
 def _remove_hooks(module: nn.Module) -> None:
     module._forward_pre_hooks.clear()
     module._forward_pre_hooks_with_kwargs.clear()
+
+
+def _stage(member: nn.Module, place: str) -> tuple[str, nn.Module] | None:
+    """The layers of a stage: itself where it is a list, else the largest of its lists; None without any."""
+    if isinstance(member, nn.ModuleList):
+        return place, member
+    return max(_outermost(member, place), key=lambda one: _size(one[1]), default=None)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(one.numel() for one in module.parameters())
 
 
 def _outermost(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
@@ -216,16 +296,3 @@ def _outermost(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Modu
             yield place, child
         else:
             yield from _outermost(child, place)
-
-
-@contextmanager
-def learning(network: nn.Module, names: frozenset[str]) -> Iterator[None]:
-    """Only the parameters of these names take gradients inside."""
-    before = {name: one.requires_grad for name, one in network.named_parameters()}
-    for name, one in network.named_parameters():
-        one.requires_grad_(name in names)
-    try:
-        yield
-    finally:
-        for name, one in network.named_parameters():
-            one.requires_grad_(before[name])

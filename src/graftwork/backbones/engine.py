@@ -131,10 +131,16 @@ def runner(recipe: Recipe, runtime: Runtime, precision: Precision) -> Runner:
         return _runners[key]
 
 
-def collect(
-    runner: Runner, batches: Iterable[Batch], out: NDArray[np.float32], notify: Notify, stage: str
-) -> None:
-    """Run every batch into `out` (rows, width), saying how far it is a few times a second."""
+class Table(Protocol):
+    """What takes features at the positions of their rows: an array (rows, width), or what looks like one."""
+
+    def __len__(self) -> int: ...
+
+    def __setitem__(self, positions: IntArray, values: NDArray[np.float32], /) -> None: ...
+
+
+def collect(runner: Runner, batches: Iterable[Batch], out: Table, notify: Notify, stage: str) -> None:
+    """Run every batch into `out`, saying how far it is a few times a second."""
     done, said = 0, 0.0
 
     def sink(positions: IntArray, values: NDArray[np.float32]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -46,13 +47,18 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Activations:
-    """What enters a block, kept. views[v][i]: row i's numbers in view v (view 0 undistorted), flattened.
+    """What enters a block, kept. views[v][k]: (rows of the k-th shape, numbers), in view v (0 undistorted).
 
-    others: the network's inputs besides, such as a text's mask; texts are padded to the longest.
+    shape, place: (rows,) which of the matrices a row lies in, and where. others: the network's inputs
+    besides, such as a text's mask. unit: numbers a step where rows differ in length; a batch is then as
+    long as its longest row, zeros after the ends of the others.
     """
 
     views: Sequence[Sequence[NDArray[np.float32]]]
+    shape: IntArray
+    place: IntArray
     others: Examples | None = None
+    unit: int | None = None
 
     @property
     def lengths(self) -> IntArray | None:
@@ -60,15 +66,70 @@ class Activations:
 
     def batch(self, index: IntArray, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """(hidden (rows, numbers), *others); each row's view by chance where a generator is given."""
-        if generator is None or len(self.views) == 1:
-            chosen = [self.views[0][i] for i in index]
-        else:
-            drawn = torch.randint(len(self.views), (len(index),), generator=generator)
-            chosen = [self.views[int(v)][i] for v, i in zip(drawn, index, strict=True)]
-        hidden = torch.zeros(len(index), max(len(one) for one in chosen))
-        for row, one in enumerate(chosen):
-            hidden[row, : len(one)] = torch.from_numpy(np.array(one))
-        return (hidden, *(() if self.others is None else self.others.batch(index, None)))
+        view = np.zeros(len(index), np.int64)
+        if generator is not None and len(self.views) > 1:
+            view = torch.randint(len(self.views), (len(index),), generator=generator).numpy()
+        others = () if self.others is None else self.others.batch(index, None)
+        return (self._hidden(index, view), *others)
+
+    def _hidden(self, index: IntArray, view: IntArray) -> Tensor:
+        shape, width = self.shape[index], self._width(index)
+        kinds = np.unique(np.stack([view, shape], 1), axis=0)
+        if len(kinds) == 1:
+            ((v, k),) = kinds
+            return torch.from_numpy(_rows(self.views[v][k], self.place[index], width))
+        hidden = np.zeros((len(index), width), np.float32)
+        for v, k in kinds:
+            members = np.flatnonzero((view == v) & (shape == k))
+            found = _rows(self.views[v][k], self.place[index[members]], width)
+            hidden[members, : found.shape[1]] = found
+        return torch.from_numpy(hidden)
+
+    def _width(self, index: IntArray) -> int:
+        if self.unit is None or self.lengths is None:
+            return max(int(self.views[0][k].shape[1]) for k in np.unique(self.shape[index]))
+        return int(self.lengths[index].max()) * self.unit
+
+
+def _rows(matrix: NDArray[np.float32], place: IntArray, width: int) -> NDArray[np.float32]:
+    """A copy of these rows, the first `width` numbers of each; only they are read where it is a map."""
+    return np.ascontiguousarray(np.asarray(matrix)[:, :width][place])
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """arrays: each recording's network inputs (1, ...), of which the first may differ in length.
+
+    lengths: (rows,) steps of each, None where all are alike.
+    """
+
+    arrays: Sequence[tuple[NDArray[Any], ...]]
+    lengths: IntArray | None = None
+
+    def batch(self, index: IntArray, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """Inputs of these rows; samples are followed by silence up to the longest, and by the steps."""
+        rows = [self.arrays[i] for i in index]
+        if self.lengths is None:
+            return tuple(torch.from_numpy(np.concatenate(parts)) for parts in zip(*rows, strict=True))
+        sound = np.zeros((len(rows), max(row[0].shape[1] for row in rows)), np.float32)
+        for place, (samples, *_) in enumerate(rows):
+            sound[place, : samples.shape[1]] = samples[0]
+        return torch.from_numpy(sound), torch.from_numpy(self.lengths[index])
+
+
+@dataclass(frozen=True)
+class Rest:
+    """The inputs of `examples` but for the first ones."""
+
+    examples: Examples
+    first: int
+
+    @property
+    def lengths(self) -> IntArray | None:
+        return self.examples.lengths
+
+    def batch(self, index: IntArray, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        return self.examples.batch(index, generator)[self.first :]
 
 
 @dataclass(frozen=True)

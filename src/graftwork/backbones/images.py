@@ -24,6 +24,8 @@ from graftwork.sources import Source
 Pixels = NDArray[np.uint8]
 POOLINGS = ("auto", "pooled", "cls", "mean", "flatten")
 RESIZES = ("crop", "fit")
+_SMALL = 32
+"""Side of the blank picture that a convolutional network's stem may see where its answer is not used."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,12 @@ class Images(Pretrained):
 
     def _example(self) -> engine.Arrays:
         return (np.zeros((1, self.framing.height, self.framing.width, 3), np.uint8),)
+
+    def blanks(self) -> list[NDArray[Any]]:
+        return [np.zeros((1, *size, 3), np.float32) for size in ((_SMALL, _SMALL), self._size())]
+
+    def _size(self) -> tuple[int, int]:
+        return self.framing.height, self.framing.width
 
     def _build(self) -> Any:
         from graftwork.backbones.pooling import ImageNetwork

@@ -1,5 +1,7 @@
 """The torch modules that the engine runs: normalisation in front of an encoder, pooling behind it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,31 +74,57 @@ class TextNetwork(nn.Module):
 class AudioNetwork(nn.Module):
     """(rows, ...) sound -> (rows, width) features.
 
-    steps: (rows,) steps of time that hold sound, where the rest is padding. Only they are pooled.
+    steps: (rows,) steps of time that hold sound, where the rest is padding. Only they are pooled, and of
+    samples only they are attended to.
     mean: over these steps. meanstd: mean and standard deviation one after the other, twice as wide
     (the statistics pooling of x-vectors, Snyder et al. 2018). cls: the encoder's own class tokens.
     bands: outputs a step of time, all steps of the first band first; tokens: outputs before them.
+    samples: of the first step, and of each that follows; None where spectra are heard.
     """
 
-    def __init__(self, encoder: nn.Module, pooling: str, bands: int = 1, tokens: int = 0) -> None:
+    def __init__(
+        self,
+        encoder: nn.Module,
+        pooling: str,
+        bands: int = 1,
+        tokens: int = 0,
+        samples: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.pooling = pooling
         self.bands = bands
         self.tokens = tokens
+        self.samples = samples
 
     def forward(self, sound: Tensor, steps: Tensor | None = None) -> Tensor:
-        output: Any = self.encoder(sound)
+        if self.samples is None or steps is None:
+            output: Any = self.encoder(sound)
+        else:
+            first, more = self.samples
+            end = first + more * (steps - 1)
+            held = torch.arange(sound.shape[1], device=sound.device)[None] < end[:, None]
+            with held_alone(self.encoder, end):
+                output = self.encoder(sound, attention_mask=held.long())
         if self.pooling == "cls":
             pooled: Tensor = output.pooler_output
             return pooled
         last: Tensor = output.last_hidden_state[:, self.tokens :].float()
-        weight = self._weight(last, steps)
+        weight = self._weight(last, self._held(last, sound, steps))
         mean = (last * weight).sum(1)
         if self.pooling == "mean":
             return mean
         variance = ((last - mean.unsqueeze(1)).square() * weight).sum(1)
-        return torch.cat([mean, variance.sqrt()], dim=1)
+        # where nothing varies the root has no slope
+        return torch.cat([mean, variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()], dim=1)
+
+    def _held(self, last: Tensor, sound: Tensor, steps: Tensor | None) -> Tensor | None:
+        """(rows,) outputs that hold sound: of some encoders fewer come out than steps go in."""
+        if self.samples is None or steps is None:
+            return steps
+        first, more = self.samples
+        entered = (sound.shape[1] - first) // more + 1
+        return torch.div(steps * last.shape[1] + entered - 1, entered, rounding_mode="floor")
 
     def _weight(self, last: Tensor, steps: Tensor | None) -> Tensor:
         """(rows, steps, 1) share of each output in the mean."""
@@ -105,3 +133,51 @@ class AudioNetwork(nn.Module):
         time = torch.arange(last.shape[1] // self.bands, device=last.device)
         held = (time[None] < steps[:, None]).to(last.dtype).repeat(1, self.bands)
         return (held / held.sum(1, keepdim=True)).unsqueeze(-1)
+
+
+class HeldNorm(nn.GroupNorm):
+    """(rows, channels, frames), each channel normalised over the frames that hold sound.
+
+    ends: (rows,) samples of sound in each, None for all. span, hop: samples of a frame, and between two.
+    """
+
+    def __init__(self, norm: nn.GroupNorm, span: int, hop: int) -> None:
+        super().__init__(norm.num_groups, norm.num_channels, norm.eps, norm.affine)
+        self.weight, self.bias = norm.weight, norm.bias
+        self.span, self.hop = span, hop
+        self.ends: Tensor | None = None
+
+    def forward(self, frames: Tensor) -> Tensor:
+        if self.ends is None:
+            return super().forward(frames)
+        count = torch.div(self.ends - self.span, self.hop, rounding_mode="floor") + 1
+        time = torch.arange(frames.shape[2], device=frames.device)
+        weight = (time[None] < count[:, None]).to(frames.dtype)[:, None] / count[:, None, None]
+        mean = (frames * weight).sum(2, keepdim=True)
+        variance = ((frames - mean).square() * weight).sum(2, keepdim=True)
+        scaled = (frames - mean) * (variance + self.eps).rsqrt()
+        return scaled * self.weight[:, None] + self.bias[:, None]
+
+
+def with_held_norms(encoder: nn.Module) -> nn.Module:
+    """The encoder of samples, in place: its norms over time may leave padding out (see `held_alone`)."""
+    config: Any = encoder.config
+    for parent in list(encoder.modules()):
+        for name, norm in list(parent.named_children()):
+            # one group a channel: over time alone, after the first convolution
+            if isinstance(norm, nn.GroupNorm) and norm.num_groups == norm.num_channels:
+                setattr(parent, name, HeldNorm(norm, config.conv_kernel[0], config.conv_stride[0]))
+    return encoder
+
+
+@contextmanager
+def held_alone(encoder: nn.Module, ends: Tensor) -> Iterator[None]:
+    """Norms over time see the first `ends` (rows,) samples of each row alone inside."""
+    norms = [module for module in encoder.modules() if isinstance(module, HeldNorm)]
+    for norm in norms:
+        norm.ends = ends
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.ends = None

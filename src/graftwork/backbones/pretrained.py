@@ -7,13 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graftwork import paths
-from graftwork.backbones import cutting, engine
+from graftwork.backbones import engine
 from graftwork.backbones.base import BackboneState, Cut, Examples, Keep, View
 from graftwork.backbones.learnt import apply_learnt, digest_of_learnt
 from graftwork.backbones.quiet import quiet
@@ -21,6 +21,9 @@ from graftwork.errors import ArtefactError, RequestError
 from graftwork.records import Extraction, Features, Notify, Progress, silent
 from graftwork.rows import Kind, Rows
 from graftwork.sources import Source
+
+if TYPE_CHECKING:  # torch takes seconds, which runs on stored features need not spend
+    from graftwork.backbones.cutting import Parted
 
 MAPPED_BYTES = 64_000_000
 """Larger results lie in an unlinked temporary file: the system may write them out under pressure."""
@@ -64,13 +67,17 @@ class Pretrained(ABC):
     def _example(self) -> engine.Arrays:
         """Inputs of one small batch."""
 
-    def example_inputs(self) -> engine.Arrays:
-        """Inputs of a few made-up rows, of one length."""
-        return self.sample_inputs(None)[0]
+    frame: ClassVar[str] = "whole"
 
     def blocks(self) -> tuple[str, ...]:
         """See `Tunable.blocks`."""
-        return cutting.blocks(self.network())
+        return self._blocks
+
+    @cached_property
+    def _blocks(self) -> tuple[str, ...]:
+        from graftwork.backbones.cutting import blocks
+
+        return blocks(self.network())
 
     def cut(
         self,
@@ -83,16 +90,50 @@ class Pretrained(ABC):
         """See `Tunable.cut`."""
         from graftwork.backbones.parted import cut
 
-        if block is None:
-            network = self.network()
-            names = frozenset(name for name, _ in network.named_parameters())
-            return Cut(None, network, self.examples(rows, notify), names)
+        if block is not None:
+            return cut(self, block, rows, views, keep, notify)
+        network = self.network()
+        names = frozenset(name for name, one in network.named_parameters() if one.requires_grad)
+        return Cut(None, network, self.examples(rows, notify), names)
 
-        return cut(self, block, rows, views, keep, notify)
+    def parted(self, block: str) -> "Parted":
+        """See `Whole.parted`."""
+        import torch
 
+        from graftwork.backbones import cutting
+
+        inputs = self.sample_inputs(None)[0]
+        example = tuple(torch.from_numpy(array) for array in inputs)
+        blanks = [torch.from_numpy(array) for array in self.blanks()]
+        steps = self.steps(inputs) if self._lengths else None
+        return cutting.part(self.network(), block, example, blanks, steps, self.source.name)
+
+    def steps(self, inputs: engine.Arrays) -> int:
+        """How long a row's inputs are, of backbones whose rows differ in that."""
+        return int(inputs[0].shape[1])
+
+    def before(self, block: str) -> Any:
+        """See `Whole.before`."""
+        from graftwork.backbones.cutting import Prefix
+
+        return Prefix(self.network(), block)
+
+    def blanks(self) -> list[NDArray[Any]]:
+        """What may stand for the first input where only its stem's run matters; small ones first."""
+        return []
+
+    def one_a_row(self, rows: Rows, unreadable: dict[int, str]) -> Iterable[engine.Batch]:
+        """See `Whole.one_a_row`."""
+        return self.batches(rows, unreadable)
+
+    @property
+    def runtime(self) -> engine.Runtime:
+        runtime: engine.Runtime = self.config["runtime"]
+        return runtime
+
+    @abstractmethod
     def examples(self, rows: Rows, notify: Notify = silent) -> Examples:
         """See `Tunable.examples`."""
-        raise RequestError(f"source {self.source.name!r} cannot be tuned; take strategy probe or mlp")
 
     @property
     def _lengths(self) -> bool:
