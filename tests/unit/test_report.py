@@ -40,11 +40,10 @@ from graftwork.report.render import (
     SOUND_BYTES,
     confused_pairs,
     picture_urls,
-    plain,
     sound_urls,
 )
 from graftwork.report.svg import WIDTH
-from graftwork.report.words import duration, isolated, points, sentence, visible
+from graftwork.report.words import duration, isolated, plain, points, sentence, visible
 from graftwork.verdict import in_words
 
 LABELS = ("t-shirt", "trousers", "shoes")

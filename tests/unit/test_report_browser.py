@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from test_report import HOSTILE, LABELS, audible, heard, poisoned, result
 
+import tiny_trials
 from graftwork.records import Result
 from graftwork.report import render
 
@@ -44,6 +45,15 @@ RESULTS: dict[str, Result] = {
     "twenty classes": result(labels=tuple(f"class number {i}" for i in range(20))),
     "long names": long(),
     "recordings": audible(*[heard()] * 5),
+    "searched": tiny_trials.searched(result()),
+    "searched, long names": tiny_trials.searched(
+        result(),
+        tuple(
+            replace(one, strategy=f"{one.strategy}_" + "unbroken" * 8, settings={"block": "encoder." * 9})
+            for one in tiny_trials.TRIALS
+        ),
+    ),
+    "stopped": tiny_trials.tuned(result(), trouble="no number " * 40, block="encoder.layers." * 6),
     **{f"hostile {i}": poisoned(text) for i, text in enumerate(HOSTILE)},
 }
 

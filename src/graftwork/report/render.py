@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from graftwork.catalogue import forbids_commercial_use
 from graftwork.records import Assessment, Mistake, Ranking, Result, Verdict
-from graftwork.report import charts, ranking_chart, words
+from graftwork.report import charts, course, ranking_chart, trials, words
 from graftwork.verdict import in_words
 
 MATRIX_CLASSES = 20
@@ -54,6 +54,8 @@ def render(result: Result) -> str:
             tested=sum(map(sum, result.assessment.confusion)),
             pictures=picture_urls(result.mistakes),
             sounds=sound_urls(result.mistakes),
+            said_of_training=course.course(result),
+            settings=_settings(result),
             weakest=sorted(result.assessment.classes, key=lambda one: (one.rows == 0, one.f1)),
             limits={
                 "matrix": MATRIX_CLASSES,
@@ -90,17 +92,22 @@ def _environment() -> Environment:
         words=words,
         charts=charts,
         chart=ranking_chart,
+        course=course,
+        trials=trials,
         forbids_commercial_use=forbids_commercial_use,
         in_words=in_words,
         heat=heat,
-        plain=plain,
+        plain=words.plain,
         zip=zip,
     )
     return environment
 
 
 def _own_name(result: Result) -> str:
-    """The chosen model's name; told apart where a baseline is of the same strategy."""
+    """The chosen model's name, and what `auto` chose; told apart where a baseline is of the same strategy."""
+    chosen = result.settings.get("chosen")
+    if chosen and chosen != result.strategy:
+        return f"{result.strategy} ({chosen})"
     return result.strategy if result.strategy not in result.baselines else f"{result.strategy} (chosen)"
 
 
@@ -111,6 +118,7 @@ def _sections(result: Result) -> dict[str, str]:
         ("verdict", "Verdict", True),
         ("scores", "Scores", True),
         ("source", "Source", result.ranking is not None),
+        ("trials", "Trials", bool(result.trials)),
         ("data", "Data", True),
         ("confusion", "Confusions", answered),
         ("classes", "Classes", bool(result.assessment.classes)),
@@ -119,10 +127,20 @@ def _sections(result: Result) -> dict[str, str]:
         ("mistakes", "Mistakes", answered),
         ("map", "Map", result.map is not None and bool(charts.drawn(result.map))),
         ("time", "Time", bool(result.seconds) or result.extraction is not None),
-        ("training", "Training", bool(result.training_curve)),
+        ("training", "Training", _trained(result)),
         ("provenance", "Provenance", True),
     ]
     return {key: title for key, title, there in parts if there}
+
+
+def _trained(result: Result) -> bool:
+    return bool(result.training_curve or course.options(result.settings) or result.settings.get("trouble"))
+
+
+def _settings(result: Result) -> dict[str, object]:
+    """What the record at the end lists: all but what other parts show."""
+    shown = course.SHOWN if _trained(result) else frozenset()
+    return {key: value for key, value in result.settings.items() if key not in shown and key != "trials"}
 
 
 def _metrics(result: Result) -> list[str]:
@@ -180,6 +198,8 @@ def _rows_needed(verdict: Verdict) -> int | None:
 def warnings(result: Result) -> list[str]:
     """Everything about the data that a reader should know before trusting a number."""
     said = [*result.dataset.notes, *(result.source.notes if result.source else ())]
+    if result.settings.get("remark"):
+        said.append(words.begun(str(result.settings["remark"]), []))
     if result.assessed_on == "folds":
         said.append("There is no test part: the scores come from the held-out parts of repeated folds.")
     untested = [one.label for one in result.assessment.classes if one.rows == 0]
@@ -233,17 +253,3 @@ def _urls(contents: list[bytes | None], types: Mapping[bytes, str], left: int) -
         left -= len(content)
         urls.append(f"data:{form};base64,{base64.b64encode(content).decode()}")
     return urls
-
-
-def plain(value: object) -> str:
-    """A setting as a reader would write it: numbers to six digits, mappings and lists inline."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {plain(one)}" for key, one in value.items()) or "none"
-    if isinstance(value, list | tuple):
-        between = "; " if any(isinstance(one, Mapping) for one in value) else ", "
-        return between.join(plain(one) for one in value) or "none"
-    return str(value)

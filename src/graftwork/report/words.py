@@ -3,7 +3,7 @@
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from markupsafe import Markup, escape
 
@@ -162,3 +162,17 @@ def begun(said: str, names: Iterable[str], headline: str = "") -> str:
     shown = shown[len(opening) :] if shown.casefold().startswith(opening) else shown
     named = any(shown.startswith(name) for name in map(visible, names))
     return _MINUS.sub("−", shown if named else shown[:1].upper() + shown[1:])
+
+
+def plain(value: object) -> str:
+    """A setting as a reader would write it: numbers to six digits, mappings and lists inline."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(one)}" for key, one in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        between = "; " if any(isinstance(one, Mapping) for one in value) else ", "
+        return between.join(plain(one) for one in value) or "none"
+    return str(value)

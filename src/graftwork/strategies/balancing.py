@@ -49,7 +49,7 @@ def chosen(features: NDArray[np.float32], task: Task, held: NDArray[np.bool_]) -
         if gain > max(error, highest):
             best, highest = method, gain
     reason = (
-        f"{best} gains {100 * highest:.1f} points of {task.metric.replace('_', ' ')} on {len(truth)} rows "
+        f"gains {100 * highest:.1f} points of {task.metric.replace('_', ' ')} on {len(truth)} rows "
         "that the heads did not learn from"
         if best != "none"
         else "nothing gains more than chance would"
