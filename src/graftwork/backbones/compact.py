@@ -11,9 +11,9 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from math import ceil, floor
 from typing import Any, Literal, Self, get_args
@@ -24,8 +24,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from graftwork.backbones.base import BackboneState, Options
+from graftwork.backbones import cutting, engine
+from graftwork.backbones.ahead import in_order
+from graftwork.backbones.base import BackboneState, Cut, Examples, Keep, Options, View
+from graftwork.backbones.examples import Pictures
+from graftwork.backbones.learnt import digest_of_learnt
 from graftwork.backbones.logmel import listen, picture
+from graftwork.backbones.parted import cut
+from graftwork.backbones.pooling import CompactFeatures
+from graftwork.backbones.pretrained import room
 from graftwork.errors import ArtefactError, RequestError, Unreadable
 from graftwork.images import decode
 from graftwork.networks import CompactConfig, CompactNet, channels_last, folded
@@ -126,13 +133,14 @@ class Compact:
     """A compact network without its classifier: pictures, or recordings as pictures -> pooled features.
 
     arrays: the network's weights by name, float32. source: where they come from, None where they
-    were trained here and belong to the model.
+    were trained here and belong to the model. learnt: those that were tuned since.
     """
 
     config: CompactConfig
     preparation: Preparation
     arrays: Mapping[str, NDArray[np.float32]]
     source: Source | None = None
+    learnt: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     @property
     def kind(self) -> Kind:
@@ -151,6 +159,8 @@ class Compact:
             for name in sorted(self.arrays):
                 digest.update(name.encode())
                 digest.update(np.ascontiguousarray(self.arrays[name]).tobytes())
+        if self.learnt:
+            digest.update(digest_of_learnt(self.learnt).encode())
         return digest.hexdigest()
 
     def features(self, rows: Rows, notify: Notify = silent) -> Features:
@@ -185,13 +195,100 @@ class Compact:
                 part = pictures[start : start + _BATCH]
                 batch.zero_()
                 batch[: len(part)] = torch.from_numpy(part) / 255
-                out[start : start + len(part)] = self.network.features(batch).numpy()[: len(part)]
+                out[start : start + len(part)] = self._folded.features(batch).numpy()[: len(part)]
         return out
 
     def state(self) -> BackboneState:
-        if self.source is not None:
-            return BackboneState("compact", {"version": VERSION}, {}, self.source)
-        return BackboneState("compact", {"version": VERSION, **self._described()}, self.arrays)
+        if self.source is None:
+            return BackboneState("compact", {"version": VERSION, **self._described()}, self._weights)
+        config = {"version": VERSION, **({"learnt": digest_of_learnt(self.learnt)} if self.learnt else {})}
+        return BackboneState("compact", config, dict(self.learnt), self.source)
+
+    @property
+    def _weights(self) -> Mapping[str, NDArray[np.float32]]:
+        return {**self.arrays, **self.learnt}
+
+    @property
+    def frame(self) -> str:
+        return self.preparation.frame
+
+    def network(self) -> nn.Module:
+        """See `Tunable.network`; not folded."""
+        network = CompactNet(self.config, classes=1)
+        load(network, self._weights)
+        channels_last(network)
+        return CompactFeatures(network).eval()
+
+    def blocks(self) -> tuple[str, ...]:
+        """See `Tunable.blocks`."""
+        return cutting.blocks(CompactFeatures(CompactNet(self.config, classes=1)))
+
+    def examples(self, rows: Rows, notify: Notify = silent) -> Examples:
+        """See `Tunable.examples`."""
+        size = self.config.size
+        pixels = room((len(rows), size, size, self.config.channels), np.uint8)
+        for i, found in enumerate(in_order(len(rows), partial(self._read, rows))):
+            if isinstance(found, str):
+                raise Unreadable(f"{rows.names[i]} {found}; remove or replace it, then run again")
+            pixels[i] = found.transpose(1, 2, 0)
+            if i % _CHUNK == 0:
+                notify(Progress("reading", i, len(rows)))
+        return Pictures(pixels)
+
+    def cut(
+        self,
+        block: str | None,
+        rows: Rows,
+        views: Sequence[View | None],
+        keep: Keep,
+        notify: Notify = silent,
+    ) -> Cut:
+        """See `Tunable.cut`."""
+        if block is not None:
+            return cut(self, block, rows, views, keep, notify)
+        network = self.network()
+        names = frozenset(name for name, _ in network.named_parameters())
+        return Cut(None, network, self.examples(rows, notify), names)
+
+    def tuned(self, learnt: Mapping[str, NDArray[np.float32]], sample: Rows | None) -> "Compact":
+        """See `Tunable.tuned`; counts of batches, which only training asks for, are left out."""
+        return replace(self, learnt={name: learnt[name] for name in learnt if name in self.arrays})
+
+    @property
+    def recipe(self) -> engine.Recipe:
+        return engine.Recipe({"family": "compact", "network": self.fingerprint}, self.network, self._noise)
+
+    @property
+    def runtime(self) -> engine.Runtime:
+        return "openvino"  # of the part that is frozen: it runs as other networks do
+
+    def parted(self, block: str) -> cutting.Parted:
+        """See `Whole.parted`."""
+        name = "this network" if self.source is None else self.source.name
+        example = torch.from_numpy(self._noise()[0])
+        return cutting.part(self.network(), block, [example], [torch.zeros_like(example)], None, name)
+
+    def before(self, block: str) -> nn.Module:
+        """See `Whole.before`."""
+        return cutting.Prefix(self.network(), block)
+
+    def one_a_row(self, rows: Rows, unreadable: dict[int, str]) -> Iterator[engine.Batch]:
+        """See `Whole.one_a_row`."""
+        for i, found in enumerate(in_order(len(rows), partial(self._read, rows))):
+            if isinstance(found, str):
+                unreadable[i] = found
+            else:
+                yield np.array([i]), (np.ascontiguousarray(found.transpose(1, 2, 0)[None]),)
+
+    def sample_inputs(self, rows: Rows | None) -> Sequence[engine.Arrays]:
+        """See `Whole.sample_inputs`."""
+        assert rows is not None, "what a compact network looks at, only rows can tell"
+        spread = np.unique(np.linspace(0, len(rows) - 1, engine.SAMPLE).astype(np.int64))
+        return [arrays for _, arrays in self.one_a_row(rows.take(spread), {})]
+
+    def _noise(self) -> engine.Arrays:
+        size, channels = self.config.size, self.config.channels
+        return (np.random.default_rng(0).integers(0, 256, (1, size, size, channels), dtype=np.uint8),)
 
     def _described(self) -> dict[str, Any]:
         network, preparation = self.config.to_json(), asdict(self.preparation)
@@ -204,10 +301,10 @@ class Compact:
             return str(reason)
 
     @cached_property
-    def network(self) -> CompactNet:
+    def _folded(self) -> CompactNet:
         """In eval mode, folded; raises ArtefactError where weights and config do not belong together."""
         network = CompactNet(self.config, classes=1)
-        load(network, self.arrays)
+        load(network, self._weights)
         network.trunk = folded(network.trunk)
         channels_last(network)
         return network.eval()
@@ -272,7 +369,9 @@ def restore(state: BackboneState) -> Compact:
             f"{VERSION}; fit it again, or install the graftwork that saved it"
         )
     if state.source is not None:
-        return open_compact(state.source)
+        saved = replace(open_compact(state.source), learnt=dict(state.arrays))
+        load(CompactNet(saved.config, classes=1), saved._weights)
+        return saved
     return _built(state.config, state.arrays, None)
 
 

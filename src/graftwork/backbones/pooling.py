@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.errors import RequestError
+from graftwork.networks import CompactNet
 
 
 class ImageNetwork(nn.Module):
@@ -47,6 +48,19 @@ class ImageNetwork(nn.Module):
             return last[:, 0]
         has = "class token" if pooling == "cls" else "pooling of its own"
         raise RequestError(f"this image source has no {has}; try pooling auto, mean or flatten")
+
+
+class CompactFeatures(nn.Module):
+    """(rows, side, side, channels) bytes -> (rows, width) features of a compact network, by its own names."""
+
+    def __init__(self, network: CompactNet) -> None:
+        super().__init__()
+        self.trunk, self.pool = network.trunk, network.pool
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        pictures = pixels.permute(0, 3, 1, 2).float() / 255
+        features: Tensor = self.pool(self.trunk(2 * pictures - 1))
+        return features
 
 
 class TextNetwork(nn.Module):
