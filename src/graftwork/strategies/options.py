@@ -66,6 +66,9 @@ OWN: dict[tuple[str, Kind], dict[str, Any]] = {
     ("full", "image"): {"epochs": 8, "rate": 3e-4, "layer_decay": 0.8, "augment": "light"},
     ("full", "text"): {"epochs": 3, "rate": 1e-4, "decay": 0.01, "layer_decay": 0.9, "smoothing": 0.0},
     ("full", "audio"): {"epochs": 8, "rate": 1e-4, "layer_decay": 0.8, "augment": "light"},
+    ("lora", "image"): {"epochs": 8, "rate": 1e-3, "layer_decay": 1.0, "augment": "light"},
+    ("lora", "text"): {"epochs": 3, "rate": 1e-3, "decay": 0.01, "layer_decay": 1.0, "smoothing": 0.0},
+    ("lora", "audio"): {"epochs": 8, "rate": 1e-3, "layer_decay": 1.0, "augment": "light"},
 }
 STEPS = 150
 """Few rows are seen again until about this many steps are made, at most MOST_EPOCHS times."""

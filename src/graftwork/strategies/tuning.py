@@ -1,6 +1,6 @@
 """What strategies that change the backbone share: the start from a probe, the training, the model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -200,10 +200,11 @@ def tune(
     options: Options,
     work: Mapping[str, Any],
     notify: Notify,
+    read: Callable[[nn.Module, Cut, Mapping[str, Tensor]], dict[str, NDArray[np.float32]]] = learnt_of,
 ) -> Model:
     """Train `cut` from the probe on, and give the model that it becomes. work: what names its checkpoint.
 
-    options: settled ones. Raises RequestError for rows or options that cannot be tuned on.
+    options: settled ones. read: what the trained network has learnt, for `Tunable.tuned`. Raises RequestError for rows or options that cannot be tuned on.
     """
     checked(task, options, cut, str(work["strategy"]))
     cut = distorted(cut, backbone, options, task)
@@ -227,7 +228,7 @@ def tune(
         said["refit_epochs"] = done.kept
         network = refitted(tuning, network, done, plan, share)
     before = {name.removeprefix(cut.prefix): value for name, value in tuning.source.items()}
-    learnt = learnt_of(network.features, cut, before)
+    learnt = read(network.features, cut, before)
     tuned = backbone.tuned(learnt, task.rows) if learnt else basis
     head = linear_of(network, task, heat)
     return Model(tuned, head, settings={**settings_of(options, plan, done, held, learnt), **said})
