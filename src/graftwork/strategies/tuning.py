@@ -204,7 +204,8 @@ def tune(
 ) -> Model:
     """Train `cut` from the probe on, and give the model that it becomes. work: what names its checkpoint.
 
-    options: settled ones. read: what the trained network has learnt, for `Tunable.tuned`. Raises RequestError for rows or options that cannot be tuned on.
+    options: settled ones. read: what the trained network has learnt, for `Tunable.tuned`.
+    Raises RequestError for rows or options that cannot be tuned on.
     """
     checked(task, options, cut, str(work["strategy"]))
     cut = distorted(cut, backbone, options, task)
