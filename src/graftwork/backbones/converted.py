@@ -33,36 +33,45 @@ class OpenVino:
 
     def __init__(self, compiled: Any) -> None:
         self._queue = openvino().AsyncInferQueue(compiled, 0)
-        self._sink: Callable[[IntArray, NDArray[np.float32]], None] | None = None
-        self._failures: list[BaseException] = []
+        self._arriving = _Arriving()
         self._lock = threading.Lock()
-        self._queue.set_callback(self._finished)
+        self._queue.set_callback(self._arriving.finished)
 
     def run(
         self,
         batches: Iterable[tuple[IntArray, tuple[NDArray[Any], ...]]],
         sink: Callable[[IntArray, NDArray[np.float32]], None],
     ) -> None:
+        failures = self._arriving.failures
         with self._lock:
-            self._sink = sink
-            self._failures.clear()
+            self._arriving.sink = sink
+            failures.clear()
             try:
                 for positions, arrays in batches:
                     self._queue.start_async(dict(enumerate(arrays)), positions)
-                    if self._failures:
+                    if failures:
                         break
             finally:
                 self._queue.wait_all()  # also when interrupted: requests still write to the caller's array
-            if self._failures:
-                raise self._failures[0]
+                self._arriving.sink = None
+            if failures:
+                raise failures[0]
 
-    def _finished(self, request: Any, positions: IntArray) -> None:
+
+class _Arriving:
+    """Where results go. It knows no queue: a queue whose callback led back to it would never be freed."""
+
+    def __init__(self) -> None:
+        self.sink: Callable[[IntArray, NDArray[np.float32]], None] | None = None
+        self.failures: list[BaseException] = []
+
+    def finished(self, request: Any, positions: IntArray) -> None:
         """Called on OpenVINO's thread, where an exception would be lost."""
-        assert self._sink is not None
+        assert self.sink is not None
         try:
-            self._sink(positions, request.get_output_tensor(0).data)
+            self.sink(positions, request.get_output_tensor(0).data)
         except BaseException as error:
-            self._failures.append(error)
+            self.failures.append(error)
 
 
 def compile_network(

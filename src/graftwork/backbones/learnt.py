@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from graftwork.errors import ArtefactError
 
 LORA_A, LORA_B = ".lora_A", ".lora_B"
+KEY = "learnt"
+"""Where a backbone's config has the digest of what was tuned; absent from an unchanged source's."""
 
 
 def digest_of_learnt(learnt: Mapping[str, NDArray[Any]]) -> str:
@@ -26,24 +28,69 @@ def digest_of_learnt(learnt: Mapping[str, NDArray[Any]]) -> str:
     return said.hexdigest()
 
 
+def check_learnt(learnt: Mapping[str, NDArray[Any]], config: Mapping[str, Any], source: str) -> None:
+    """Raise ArtefactError unless these are the tensors that `config` speaks of, all of them sound.
+
+    Looks at no network: see `apply_learnt` for whether they belong to the source's.
+    """
+    stated = config.get(KEY)
+    if stated is None and not learnt:
+        return
+    if stated is None or not learnt:
+        seen, other = ("tensors", "names none") if learnt else ("no tensors", "names some")
+        raise ArtefactError(
+            f"this backbone of source {source!r} comes with {seen} that were tuned, where its configuration "
+            f"{other}; restore the artefact from a copy"
+        )
+    for name, array in learnt.items():
+        if array.dtype != np.float32 or not np.isfinite(array).all():
+            seen = f"type {array.dtype}" if array.dtype != np.float32 else "numbers that are none"
+            raise ArtefactError(
+                f"what was tuned of source {source!r} holds {name!r} with {seen}; expected finite float32; "
+                "restore the artefact from a copy"
+            )
+        if name.endswith((LORA_A, LORA_B)):
+            _check_pair(learnt, name, source)
+    if digest_of_learnt(learnt) != stated:
+        raise ArtefactError(
+            f"the tensors that were tuned of source {source!r} are others than its configuration names; "
+            "restore the artefact from a copy"
+        )
+
+
+def _check_pair(learnt: Mapping[str, NDArray[Any]], name: str, source: str) -> None:
+    target = name.removesuffix(LORA_A).removesuffix(LORA_B)
+    a, b = learnt.get(target + LORA_A), learnt.get(target + LORA_B)
+    if a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or target in learnt:
+        seen = " and ".join("none" if one is None else str(one.shape) for one in (a, b))
+        raise ArtefactError(
+            f"what was tuned of source {source!r} holds {target!r} as low-rank matrices of shapes {seen}; "
+            "expected (rank, in) and (out, rank) alone; restore the artefact from a copy"
+        )
+
+
 def apply_learnt(module: Any, learnt: Mapping[str, NDArray[Any]], source: str) -> None:
-    """Put the tensors into a torch module, in place; raises ArtefactError where they do not belong to it."""
+    """Put the tensors into a torch module, in place; raises ArtefactError where they do not belong to it.
+
+    learnt: as `check_learnt` passes it. Nothing is changed where anything is refused.
+    """
     import torch
 
     state = module.state_dict()
+    values = {}
     for name, array in learnt.items():
         if name.endswith(LORA_B):
             continue
         target = name.removesuffix(LORA_A)
-        value = torch.from_numpy(np.array(array))
-        own = state.get(target)
-        if own is not None and name.endswith(LORA_A):
-            down = torch.from_numpy(np.array(learnt[target + LORA_B]))
-            value = own + (down @ value).reshape(own.shape)
-        if own is None or own.shape != value.shape:
+        down = learnt.get(target + LORA_B) if name.endswith(LORA_A) else None
+        own, shape = state.get(target), array.shape if down is None else (len(down), array.shape[1])
+        if own is None or tuple(own.shape) != shape:
             seen = "nothing" if own is None else f"shape {tuple(own.shape)}"
             raise ArtefactError(
-                f"what was tuned holds {target!r} of shape {tuple(value.shape)}, where source {source!r} has "
-                f"{seen}; it belongs to another source"
+                f"what was tuned holds {target!r} of shape {shape}, where source {source!r} has {seen}; it "
+                "belongs to another source, or to a version of its library that named or shaped it otherwise"
             )
-        own.copy_(value)
+        value = torch.from_numpy(np.array(array))
+        values[target] = value if down is None else own + torch.from_numpy(np.array(down)) @ value
+    for target, value in values.items():
+        state[target].copy_(value)
