@@ -1,0 +1,124 @@
+"""Which answer to keep: the declared metric on rows that no candidate learnt from, ties to the cheaper.
+
+The best of ten scores on a few hundred rows is partly luck. A dearer candidate must therefore lead by
+more than one standard error of the paired difference (after the one-standard-error rule of Breiman et
+al. 1984), or be no worse and clearly surer of the truth: log-losses tell candidates apart long before
+their accuracies do.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftwork.evaluation import from_counts, measure
+from graftwork.heads import temperature
+from graftwork.records import Metric
+from graftwork.rows import IntArray
+
+SCORE_ERRORS = 1.0
+LOSS_ERRORS = 2.0
+_DRAWS = 400
+_LEAST = 1e-9
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of the rows that are asked: labels, groups and the declared metric."""
+
+    codes: IntArray
+    groups: IntArray
+    metric: Metric
+    classes: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A candidate's probabilities (rows asked, classes), NaN where it was not asked.
+
+    rank: what the model costs to keep and to ask, small for cheap.
+    """
+
+    rank: int
+    probabilities: NDArray[np.float64]
+
+    @property
+    def given(self) -> NDArray[np.bool_]:
+        return np.asarray(np.isfinite(self.probabilities).all(axis=1))
+
+
+@dataclass(frozen=True)
+class Lead:
+    """By how much one answer leads another on rows that both gave, with standard errors.
+
+    score: of the metric. loss: of the log-loss, positive where the first is surer of the truth.
+    """
+
+    score: float
+    score_error: float
+    loss: float
+    loss_error: float
+
+    @property
+    def clear(self) -> bool:
+        """More than what luck gives: by the metric, or no worse by it and clearly surer."""
+        surer = self.loss > LOSS_ERRORS * self.loss_error + _LEAST
+        return self.score > SCORE_ERRORS * self.score_error + _LEAST or (self.score >= 0 and surer)
+
+
+def scored(truth: Truth, answer: Answer) -> tuple[float, float]:
+    """(metric, log-loss at its best temperature) on the rows that it was asked."""
+    rows = answer.given
+    losses = _losses(truth, answer, rows)
+    return measure(truth.metric, truth.codes[rows], answer.probabilities[rows]), float(losses.mean())
+
+
+def lead(truth: Truth, one: Answer, other: Answer) -> Lead:
+    """`one` against `other`: groups of rows are drawn again and again, the same for both."""
+    rows = one.given & other.given
+    score = [measure(truth.metric, truth.codes[rows], a.probabilities[rows]) for a in (one, other)]
+    gain = _losses(truth, other, rows) - _losses(truth, one, rows)
+    _, places = np.unique(truth.groups[rows], return_inverse=True)
+    groups = int(places.max()) + 1
+    drawn = np.random.default_rng(0).multinomial(groups, np.full(groups, 1 / groups), _DRAWS)
+    weights = drawn[:, places].astype(np.float64)
+    spread = _drawn_scores(truth, one, rows, weights) - _drawn_scores(truth, other, rows, weights)
+    losses = weights @ gain / np.maximum(weights.sum(1), 1)
+    return Lead(score[0] - score[1], float(spread.std()), float(gain.mean()), float(losses.std()))
+
+
+def choose(truth: Truth, answers: Sequence[Answer]) -> int:
+    """The answer to keep; the first is the probe's, which is never left for one that scores lower.
+
+    Of those that score at least as well as the probe the best is taken, then the cheapest that it does
+    not clearly lead. Equally cheap ones count as dearer the later they come.
+    """
+    probe = answers[0]
+    leads = [lead(truth, one, probe) for one in answers]
+    able = [i for i, found in enumerate(leads) if found.score >= -_LEAST]
+    best = max(able, key=lambda i: (round(leads[i].score, 9), leads[i].loss, -i))
+    for i in sorted(able, key=lambda i: (answers[i].rank, i)):
+        if i == best or not lead(truth, answers[best], answers[i]).clear:
+            return i
+    return best
+
+
+def _losses(truth: Truth, answer: Answer, rows: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Each row's log-loss; one temperature for all, so that calibration alone decides nothing."""
+    codes = truth.codes[rows]
+    logits = np.log(np.maximum(answer.probabilities[rows], 1e-12))
+    heat, _ = temperature(logits, codes, np.ones(len(codes)))
+    scores = logits / heat
+    scores -= scores.max(axis=1, keepdims=True)
+    return np.asarray(np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(codes)), codes])
+
+
+def _drawn_scores(
+    truth: Truth, answer: Answer, rows: NDArray[np.bool_], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(draws,) the metric of each draw."""
+    codes, answers = truth.codes[rows], answer.probabilities[rows].argmax(1)
+    known, said = np.eye(truth.classes)[codes], np.eye(truth.classes)[answers]
+    found = from_counts(truth.metric, weights @ known, weights @ said, weights @ (known * said))
+    return np.asarray(found, dtype=np.float64)
