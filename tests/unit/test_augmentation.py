@@ -38,6 +38,8 @@ def test_crops_show_a_part_of_the_picture_of_at_least_the_stated_area() -> None:
     area, ratio = wide * high, wide / high
     assert 0.37 < area.min() < 0.5 and 0.9 < area.max() < 1.02
     assert 0.7 < ratio.min() < 0.85 and 1.2 < ratio.max() < 1.4
+    # anywhere in the picture
+    assert seen[:, 0].mean((1, 2)).std() > 0.05 and seen[:, 1].mean((1, 2)).std() > 0.05
     # inside: no edge is repeated
     assert seen[:, :, 0, 0].min() > 0 and (seen[:, 0, :, -1] > seen[:, 0, :, -3]).all()
 

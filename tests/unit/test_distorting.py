@@ -171,6 +171,14 @@ def test_texts_lose_tokens_but_neither_order_nor_ends(lengths: list[int], amount
         )
 
 
+def test_a_text_never_loses_all_it_says() -> None:
+    ids, mask = texts((4,) * 400)
+    distort = distortion("text", "strong")
+    assert distort is not None
+    kept = distort((ids, mask), seeded())[1].sum(1)
+    assert set(kept.tolist()) == {3, 4}
+
+
 def test_as_many_tokens_go_as_stated() -> None:
     ids, mask = texts((102,) * 60)
     for amount, share in DROPPED.items():
@@ -205,6 +213,14 @@ def test_sounds_stay_sounds_of_their_own_loudness(name: str) -> None:
     assert distort is not None
     loud = [float(distort(batch, seeded(seed))[0][0].std() / batch[0][0].std()) for seed in range(40)]
     assert 0.75 < np.median(loud) < 1.1 and min(loud) > 0.4 and max(loud) < 2
+
+
+def test_spectra_of_another_unit_are_distorted_alike() -> None:
+    distort = distortion("audio", "strong")
+    assert distort is not None
+    sound, steps = spectra()
+    once, scaled = distort((sound, steps), seeded())[0], distort((8 * sound, steps), seeded())[0]
+    assert torch.allclose(8 * once, scaled, atol=1e-4)
 
 
 def test_examples_are_distorted_in_training_alone() -> None:

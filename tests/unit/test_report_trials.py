@@ -9,6 +9,7 @@ from test_report import HOSTILE, ORDER, Page, result
 import tiny_trials as tiny
 from graftwork.records import Result, Trial
 from graftwork.report import render
+from graftwork.report.svg import BOTTOM, HEIGHT, TOP
 from graftwork.report.trials import chart, probe_level, sentence, spending, strategies
 
 
@@ -100,6 +101,9 @@ def test_looks_at_one_candidate_are_joined_and_failures_crossed() -> None:
 def test_a_score_far_below_stands_at_the_edge_with_its_number() -> None:
     drawing = str(chart(tiny.searched(result())))
     assert "↓ 58.1%" in drawing and drawing.count("↓") == 1
+    heights = [float(y) for marks in re.findall(r'd="(M[^"]*)" class="point', drawing) for y in
+               re.findall(r"M[\d.]+ ([\d.]+)", marks)]  # fmt: skip
+    assert TOP <= min(heights) and max(heights) == HEIGHT - BOTTOM
     near = tuple(replace(one, score=one.score and max(one.score, 0.82)) for one in tiny.TRIALS)
     assert "↓" not in str(chart(tiny.searched(result(), near)))
 
