@@ -26,7 +26,7 @@ from graftwork.training import Checkpoints
 from graftwork.training.dealing import dealt
 from toys import ToyBackbone
 
-QUICK = Contrastive(steps=8, rate=5e-3, precision="f32")
+QUICK = Contrastive(steps=8, rate=5e-3, precision="f32", calibrate=False)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +109,18 @@ def test_a_loss_that_is_no_number_leaves_the_source_as_it_was(
     model = QUICK.fit(opinions(12), encoder, silent)
     assert model.backbone.fingerprint == encoder.fingerprint
     assert "the loss was nan at step 1" in model.settings["trouble"]
+
+
+def test_probabilities_are_those_of_rows_it_has_not_seen(encoder: Backbone) -> None:
+    # labels that mean nothing: an encoder that has seen the rows tells them apart all the same
+    rng = np.random.default_rng(0)
+    task, fresh = (replace(opinions(n), codes=rng.integers(0, 2, n)) for n in (24, 60))
+    wild = replace(QUICK, steps=25, rate=1e-2)
+    sure, honest = (
+        replace(wild, calibrate=calibrate).fit(task, encoder, silent).answer(fresh.rows).probabilities.max(1)
+        for calibrate in (False, True)
+    )
+    assert honest.mean() < 0.55 < sure.mean()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from graftwork.backbones.base import Backbone, Cut, Tunable, labelled_matrix
 from graftwork.errors import RequestError
-from graftwork.heads import CentroidHead, LinearHead, temperature
+from graftwork.folds import Fold, folds
+from graftwork.heads import temperature
 from graftwork.model import Model
 from graftwork.records import Notify, Progress
 from graftwork.rows import Kind
@@ -22,7 +23,7 @@ from graftwork.strategies.base import Task
 from graftwork.strategies.probe import Choice, fit_head
 from graftwork.strategies.scratch import held_rows
 from graftwork.strategies.tuning import checkpoint_of, learnt_of, tunable
-from graftwork.training import Layers, Plan, train
+from graftwork.training import Layers, Plan, Training, answered, train
 from graftwork.training.dealing import batches_an_epoch
 
 FEW = 32
@@ -69,7 +70,8 @@ class ByLength(nn.Module):
 class Contrastive:
     """steps, batch, rate, decay, warmup, clip, precision: of the pulling, see `training.Plan`; a batch
     holds all rows where it can, else several rows of each of some classes. embeddings: whether the table
-    of token vectors learns too, which costs time and space for little. head: as of `Probe`.
+    of token vectors learns too, which costs time and space for little. head: as of `Probe`. calibrate:
+    whether few rows are learnt from by halves too, so that probabilities are not those of seen rows.
     """
 
     steps: int = 40
@@ -81,6 +83,7 @@ class Contrastive:
     precision: Literal["auto", "f32", "bf16"] = "auto"
     embeddings: bool = False
     head: Choice = "auto"
+    calibrate: bool = True
     name: str = "contrastive"
     transfers: bool = True
     quick: bool = False
@@ -95,8 +98,9 @@ class Contrastive:
         return source
 
     def fit(self, task: Task, basis: Backbone | None, notify: Notify) -> Model:
-        """Pull, then fit the head; rows held out (the user's validation rows, a tenth of many rows) only
-        calibrate it. Raises RequestError where no class has two rows, or all rows are of one.
+        """Pull, then fit the head. Its temperature is that of rows held out (the user's validation rows, a
+        tenth of many rows); of few rows, that of either half by what the other half alone gives.
+        Raises RequestError where no class has two rows, or all rows are of one.
         """
         backbone = tunable(self.name, basis)
         assert basis is not None
@@ -106,30 +110,27 @@ class Contrastive:
         if each > FEW:
             note = f"meant for up to about {FEW} labels a class; these rows have {each:.0f}"
             notify(Progress("contrastive", 0, None, "steps", note))
-        tuned, said = self.pulled(learnt, basis, backbone, notify)
+        halves = [] if held.any() or not self.calibrate else halves_of(learnt)
+        seconds = task.seconds if task.seconds is None or not halves else task.seconds / 2
+        tuned, said = self.pulled(replace(learnt, seconds=seconds), basis, backbone, notify)
         head, chosen = fit_head(labelled_matrix(tuned, learnt.rows, notify), learnt, self.head)
+        heat = chosen["temperature"]
         if held.any():
-            head = calibrated(head, tuned, task.part(np.flatnonzero(held)))
-        settings = {**chosen, "temperature": head.config["temperature"], **said}
-        return Model(tuned, head, settings={**settings, "labels_a_class": each, "held_rows": int(held.sum())})
+            asked = task.part(np.flatnonzero(held))
+            logits = head.logits(labelled_matrix(tuned, asked.rows))
+            heat *= temperature(logits, asked.codes, asked.weights)[0]
+        elif halves and said["tensors"]:
+            heat *= self.crossed(learnt, halves, basis, backbone, notify)
+        head = replace(head, config={**head.config, "temperature": heat})
+        settings = {**chosen, **said, "temperature": heat, "labels_a_class": each}
+        return Model(tuned, head, settings={**settings, "held_rows": int(held.sum())})
 
     def pulled(
         self, task: Task, basis: Backbone, backbone: Tunable, notify: Notify
     ) -> tuple[Backbone, dict[str, Any]]:
         """The backbone with its encoder pulled towards the classes of `task`, and how that went, in JSON."""
-        cut = backbone.cut(None, task.rows, [None], lambda other: other, notify)
-        before = {name: value.clone() for name, value in cut.network.state_dict().items()}
-        network = ByLength(cut.network) if task.kind == "text" else cut.network
-        names = frozenset(
-            ("features." if network is not cut.network else "") + n for n in self.learnable(cut)
-        )
-        plan = self.plan(task, cut.examples.lengths is not None)
-        work = {"strategy": self.name, "embeddings": self.embeddings}
-        done = train(
-            network, cut.examples, task.codes, plan,
-            layers=(Layers(names),), objective=Pairs(torch.from_numpy(task.codes)),
-            checkpoint=checkpoint_of(task, basis, plan, work), notify=notify,
-        )  # fmt: skip
+        cut, done, plan = self.pull(task, basis, backbone, notify)
+        before = backbone.network().state_dict()
         # weights from which a loss was no number are no better than the source's
         learnt = {} if done.trouble else learnt_of(cut.network, cut, before)
         said = {
@@ -139,6 +140,43 @@ class Contrastive:
             "training_curve": [[e.number, e.training, e.held] for e in done.epochs],
         }  # fmt: skip
         return (backbone.tuned(learnt, task.rows) if learnt else basis), said
+
+    def crossed(
+        self, task: Task, halves: list[Fold], basis: Backbone, backbone: Tunable, notify: Notify
+    ) -> float:
+        """How much hotter answers must be for rows that neither encoder nor head has seen.
+
+        Out of fold on an encoder that has seen every row, all rows lie with their class.
+        """
+        logits = np.zeros((len(task.codes), len(task.labels)))
+        for learn, asked in halves:
+            part = replace(task.part(learn), seconds=None if task.seconds is None else task.seconds / 4)
+            cut, _, plan = self.pull(part, basis, backbone, notify)
+            features = [
+                answered(cut.network, backbone.examples(rows), np.arange(len(rows)), plan.precision)
+                for rows in (part.rows, task.rows.take(asked))
+            ]
+            head, _ = fit_head(features[0].astype(np.float32), part, self.head)
+            logits[asked] = head.logits(features[1].astype(np.float32))
+        rows = np.concatenate([asked for _, asked in halves])
+        return max(1.0, temperature(logits[rows], task.codes[rows], task.weights[rows])[0])
+
+    def pull(
+        self, task: Task, basis: Backbone, backbone: Tunable, notify: Notify
+    ) -> tuple[Cut, Training, Plan]:
+        """The backbone's whole network, pulled towards the classes of `task`."""
+        cut = backbone.cut(None, task.rows, [None], lambda other: other, notify)
+        network = ByLength(cut.network) if task.kind == "text" else cut.network
+        place = "features." if network is not cut.network else ""
+        plan = self.plan(task, cut.examples.lengths is not None)
+        work = {"strategy": self.name, "embeddings": self.embeddings}
+        done = train(
+            network, cut.examples, task.codes, plan,
+            layers=(Layers(frozenset(place + name for name in self.learnable(cut))),),
+            objective=Pairs(torch.from_numpy(task.codes)),
+            checkpoint=checkpoint_of(task, basis, plan, work), notify=notify,
+        )  # fmt: skip
+        return cut, done, plan
 
     def plan(self, task: Task, lengths: bool) -> Plan:
         """Epochs are as many as make about `steps` steps. lengths: whether rows differ in length."""
@@ -171,8 +209,11 @@ def labels_a_class(task: Task) -> float:
     return float(counts.mean())
 
 
-def calibrated(head: LinearHead | CentroidHead, tuned: Backbone, held: Task) -> LinearHead | CentroidHead:
-    """The head at the temperature that suits rows it has not learnt from."""
-    logits = head.logits(labelled_matrix(tuned, held.rows))
-    heat, _ = temperature(logits, held.codes, held.weights)
-    return replace(head, config={**head.config, "temperature": heat * head.config["temperature"]})
+def halves_of(task: Task) -> list[Fold]:
+    """Two halves, groups whole; none where a half would hold no two rows of one class."""
+    try:
+        found = folds(task.codes, task.groups, 2, task.seed)
+    except RequestError:
+        return []
+    counts = [np.bincount(task.codes[learn]) for learn, _ in found]
+    return found if all(count.max() >= 2 and np.count_nonzero(count) >= 2 for count in counts) else []
