@@ -27,6 +27,7 @@ class Board:
         codes, groups = task.codes[self.asked], task.groups[self.asked]
         self.truth = Truth(codes, groups, task.metric, self.classes)
         self.trials: list[Tried] = []
+        self._best: tuple[int, Candidate] | None = None
         self.places: list[IntArray] = [np.searchsorted(self.asked, held) for _, held in validation.folds]
 
     @property
@@ -54,8 +55,11 @@ class Board:
 
     def best(self) -> Candidate:
         """Whose model would be kept if nothing else were tried."""
-        answered = self.answered
-        return answered[choose(self.truth, [self.answer(one) for one in answered])]
+        if self._best is None or self._best[0] != len(self.trials):
+            answered = self.answered
+            chosen = choose(self.truth, [self.answer(one) for one in answered])
+            self._best = len(self.trials), answered[chosen]
+        return self._best[1]
 
     def records(self, chosen: Candidate, reason: str) -> list[dict[str, Any]]:
         """Every trial as plain JSON of a `records.Trial`; those of several folds in one."""

@@ -19,7 +19,7 @@ from graftwork.rows import IntArray
 
 SCORE_ERRORS = 1.0
 LOSS_ERRORS = 2.0
-_DRAWS = 400
+_DRAWS = 200
 _LEAST = 1e-9
 
 
@@ -75,17 +75,17 @@ def scored(truth: Truth, answer: Answer) -> tuple[float, float]:
 
 
 def lead(truth: Truth, one: Answer, other: Answer) -> Lead:
-    """`one` against `other`: groups of rows are drawn again and again, the same for both."""
+    """`one` against `other` on the rows that both gave; rows of one group err together."""
     rows = one.given & other.given
     score = [measure(truth.metric, truth.codes[rows], a.probabilities[rows]) for a in (one, other)]
     gain = _losses(truth, other, rows) - _losses(truth, one, rows)
     _, places = np.unique(truth.groups[rows], return_inverse=True)
-    groups = int(places.max()) + 1
-    drawn = np.random.default_rng(0).multinomial(groups, np.full(groups, 1 / groups), _DRAWS)
-    weights = drawn[:, places].astype(np.float64)
-    spread = _drawn_scores(truth, one, rows, weights) - _drawn_scores(truth, other, rows, weights)
-    losses = weights @ gain / np.maximum(weights.sum(1), 1)
-    return Lead(score[0] - score[1], float(spread.std()), float(gain.mean()), float(losses.std()))
+    if truth.metric == "accuracy":
+        won = _right(truth, one, rows).astype(np.float64) - _right(truth, other, rows)
+        error = _error_of_mean(won, places)
+    else:
+        error = _drawn_error(truth, one, other, rows, places)
+    return Lead(score[0] - score[1], error, float(gain.mean()), _error_of_mean(gain, places))
 
 
 def choose(truth: Truth, answers: Sequence[Answer]) -> int:
@@ -114,11 +114,26 @@ def _losses(truth: Truth, answer: Answer, rows: NDArray[np.bool_]) -> NDArray[np
     return np.asarray(np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(codes)), codes])
 
 
-def _drawn_scores(
-    truth: Truth, answer: Answer, rows: NDArray[np.bool_], weights: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """(draws,) the metric of each draw."""
-    codes, answers = truth.codes[rows], answer.probabilities[rows].argmax(1)
-    known, said = np.eye(truth.classes)[codes], np.eye(truth.classes)[answers]
-    found = from_counts(truth.metric, weights @ known, weights @ said, weights @ (known * said))
-    return np.asarray(found, dtype=np.float64)
+def _right(truth: Truth, answer: Answer, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return np.asarray(answer.probabilities[rows].argmax(1) == truth.codes[rows])
+
+
+def _error_of_mean(values: NDArray[np.float64], places: IntArray) -> float:
+    """Standard error of the mean of values (rows,) whose groups are `places`."""
+    sums = np.bincount(places, values - values.mean())
+    return float(np.sqrt((sums**2).sum() * len(sums) / max(len(sums) - 1, 1)) / len(values))
+
+
+def _drawn_error(
+    truth: Truth, one: Answer, other: Answer, rows: NDArray[np.bool_], places: IntArray
+) -> float:
+    """Standard error of the difference in a metric that is no mean over rows, by a paired bootstrap."""
+    groups = int(places.max()) + 1
+    drawn = np.random.default_rng(0).multinomial(groups, np.full(groups, 1 / groups), _DRAWS)
+    weights = drawn[:, places].astype(np.float64)
+    known = np.eye(truth.classes)[truth.codes[rows]]
+    scores = []
+    for answer in (one, other):
+        said = np.eye(truth.classes)[answer.probabilities[rows].argmax(1)]
+        scores.append(from_counts(truth.metric, weights @ known, weights @ said, weights @ (known * said)))
+    return float((scores[0] - scores[1]).std())
