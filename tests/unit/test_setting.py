@@ -7,8 +7,8 @@ import pytest
 
 from graftwork import registry
 from graftwork.errors import RequestError, UnknownName
+from graftwork.strategies.options import Options
 from graftwork.strategies.setting import configured, known_settings, pairs
-from graftwork.strategies.tuning import Options
 
 
 @dataclass(frozen=True)

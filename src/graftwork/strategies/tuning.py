@@ -12,39 +12,20 @@ from torch import Tensor, nn
 from graftwork.backbones.base import Backbone, Cut, Tunable, labelled_matrix, plain
 from graftwork.backbones.examples import Distorted
 from graftwork.errors import RequestError
-from graftwork.heads import LinearHead, temperature
 from graftwork.model import Model
 from graftwork.records import Notify
 from graftwork.strategies.averaging import averaged, mixed, state_of
 from graftwork.strategies.balancing import chosen
 from graftwork.strategies.base import Task
-from graftwork.strategies.options import Options, defaults, settled
-from graftwork.strategies.probe import fit_head
+from graftwork.strategies.classifier import Classifier, heat_of, linear_of, started
+from graftwork.strategies.options import Options
 from graftwork.strategies.scratch import held_rows
-from graftwork.training import Layers, Plan, Training, answered, distortion, mirrorable, train
+from graftwork.training import Layers, Plan, Training, distortion, mirrorable, train
 from graftwork.training.balance import balanced
 from graftwork.training.checkpoints import Checkpoint
 
-__all__ = ["Classifier", "Options", "defaults", "settled", "tunable", "tune"]
 FIRST = 0.5
 """Share of the time allowed that the training with held rows may take where one with all rows follows."""
-
-
-class Classifier(nn.Module):
-    """A backbone's network and a linear head: what `Examples.batch` gives -> logits (rows, classes)."""
-
-    def __init__(self, features: nn.Module, head: LinearHead) -> None:
-        super().__init__()
-        self.features = features
-        weights, bias = head.arrays["weights"], head.arrays["bias"] / head.config["temperature"]
-        self.head = nn.Linear(*weights.shape)
-        with torch.no_grad():
-            self.head.weight.copy_(torch.from_numpy(weights.T / head.config["temperature"]))
-            self.head.bias.copy_(torch.from_numpy(bias))
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.features(*inputs))
-        return logits
 
 
 def tunable(strategy: str, basis: Backbone | None) -> Tunable:
@@ -63,14 +44,6 @@ def tunable(strategy: str, basis: Backbone | None) -> Tunable:
             "it; try --strategy probe or mlp, or another source"
         )
     return found
-
-
-def started(task: Task, basis: Backbone, held: NDArray[np.bool_], notify: Notify) -> LinearHead:
-    """The linear probe of the rows that are learnt from, to start from (Kumar et al. 2022, "LP-FT")."""
-    learnt = task.part(np.flatnonzero(~held))
-    head, _ = fit_head(labelled_matrix(basis, learnt.rows, notify), learnt, "logistic")
-    assert isinstance(head, LinearHead)
-    return head
 
 
 def learnt_of(network: nn.Module, cut: Cut, before: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
@@ -223,7 +196,7 @@ def tune(
     share = 1.0
     if options.average and len(index) and done.kept:
         share = averaged(network, start, cut.examples, task, index, plan.precision)
-    heat = heat_of(network, cut, task, index, plan)
+    heat = heat_of(network, cut.examples, task, index, plan)
     said = {"remark": remark, "balance": why, "share_of_tuned": share, "refit_epochs": 0}
     if refit and not done.trouble:
         said["refit_epochs"] = done.kept
@@ -273,31 +246,6 @@ def balance_of(
     if options.balance not in (None, "auto"):
         return str(options.balance), None
     return chosen(labelled_matrix(basis, task.rows), task, held)
-
-
-def heat_of(network: Classifier, cut: Cut, task: Task, held: NDArray[np.int64], plan: Plan) -> float:
-    """The temperature that suits the held rows (positions); 1 where there are none."""
-    if not len(held):
-        return 1.0
-    logits = answered(network, cut.examples, held, plan.precision)
-    return temperature(logits, task.codes[held], task.weights[held])[0]
-
-
-def linear_of(network: Classifier, task: Task, heat: float) -> LinearHead:
-    """The network's last layer as a head; a label that no row carries is answered as all but impossible."""
-    weight, bias = network.head.weight.detach().cpu().numpy(), network.head.bias.detach().cpu().numpy()
-    head = LinearHead.of(task.labels, weight.T.astype(np.float64), bias.astype(np.float64), heat)
-    absent = np.setdiff1d(np.arange(len(task.labels)), task.codes)
-    return replace(head, config={**head.config, "absent": absent.tolist()}) if len(absent) else head
-
-
-def head_of(network: Classifier, task: Task, tuned: Backbone, held: NDArray[np.bool_]) -> LinearHead:
-    """The network's last layer, its temperature from the held rows as `tuned` sees them."""
-    head, index = linear_of(network, task, 1.0), np.flatnonzero(held)
-    if not len(index):
-        return head
-    logits = head.logits(labelled_matrix(tuned, task.rows.take(index)))
-    return linear_of(network, task, temperature(logits, task.codes[index], task.weights[index])[0])
 
 
 def checkpoint_of(task: Task, basis: Backbone, plan: Plan, work: Mapping[str, Any]) -> Checkpoint | None:
