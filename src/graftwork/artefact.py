@@ -16,77 +16,35 @@ from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from graftwork import paths, registry
+from graftwork.backbones.base import BackboneState
+from graftwork.backbones.learnt import KEY as LEARNT
 from graftwork.errors import ArtefactError, RequestError, WorkError
 from graftwork.examples import light
 from graftwork.examples import probe_rows as probe_rows
 from graftwork.examples import synthetic_rows as synthetic_rows
+from graftwork.manifest import SCHEMA as SCHEMA
+from graftwork.manifest import Manifest as Manifest
+from graftwork.manifest import Part as Part
+from graftwork.manifest import SourceEntry as SourceEntry
+from graftwork.manifest import digest as digest
+from graftwork.manifest import files_of, sha256
+from graftwork.manifest import inspect as inspect
+from graftwork.manifest import sizes as sizes
 from graftwork.model import Model
-from graftwork.rows import Kind, Rows
+from graftwork.rows import Rows
 from graftwork.sources import Source
 
-SCHEMA = 2
-"""2: a source names its family, weights and options, and may be of recordings. 1 is read too."""
 SUFFIX = ".graft"
 NUMBERS = ("numpy", "torch", "openvino", "tokenizers", "soundfile", "soxr", "onnxruntime")
 """Libraries whose version may change a bit of an answer, as far as they are installed."""
 TOLERANCE = 0.02
 """Largest difference of a probability that another kind of machine may show in the replay."""
-
-
-class SourceEntry(BaseModel):
-    """The source a model builds on; found again by `weights_sha256`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str
-    kind: Kind
-    folder: str
-    files: dict[str, str]
-    origin: Literal["packaged", "local", "hub"]
-    revision: str | None
-    licence: str | None
-    weights_sha256: str
-    bundled: bool
-    # absent in what the first version saved, whose sources were all in Hugging Face form
-    family: str | None = None
-    weights: list[str] | None = None
-    options: dict[str, Any] = {}
-
-
-class Part(BaseModel):
-    """A backbone or head to build again: its registered name and plain configuration."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    name: str
-    config: dict[str, Any]
-
-
-class Manifest(BaseModel):
-    """Everything an artefact says of itself; `files` maps each other file to its SHA-256."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    schema_version: int
-    task: Literal["classification"]
-    kind: Kind
-    labels: list[str]
-    source: SourceEntry | None
-    backbone: Part
-    fingerprint: str
-    head: Part
-    strategy: str
-    settings: dict[str, Any]
-    result: dict[str, Any]
-    machine: str
-    versions: dict[str, str]
-    examples: bool
-    created: str
-    files: dict[str, str]
 
 
 def machine() -> str:
@@ -130,7 +88,7 @@ def save(
         state = model.backbone.state()
         name, config, _ = model.head.state()
         manifest = Manifest(
-            schema_version=SCHEMA,
+            schema_version=_schema(state),
             task="classification",
             kind=model.backbone.kind,
             labels=list(model.labels),
@@ -145,7 +103,7 @@ def save(
             versions=dict(versions),
             examples=examples,
             created=created,
-            files={str(path.relative_to(work)): _sha256(path) for path in _files(work)},
+            files={str(path.relative_to(work)): sha256(path) for path in files_of(work)},
         )
         text = json.dumps(manifest.model_dump(), ensure_ascii=False, indent=1, allow_nan=False)
         (work / "manifest.json").write_text(text, encoding="utf-8")
@@ -176,42 +134,6 @@ def require_free(folder: Path) -> None:
         raise WorkError(f"{above} cannot be written ({error.strerror}); choose another place") from error
 
 
-def inspect(folder: Path) -> Manifest:
-    """The manifest of an artefact whose every file has been verified; nothing is built.
-
-    Raises ArtefactError: no artefact, a newer schema version, a damaged or missing file.
-    """
-    path = folder / "manifest.json"
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArtefactError(f"{folder} is no artefact: it has no manifest.json; try: graft fit") from error
-    except (OSError, ValueError) as error:
-        raise ArtefactError(f"{path} is damaged and cannot be read; fit again or restore a copy") from error
-    newest = said.get("schema_version") if isinstance(said, dict) else None
-    if not isinstance(newest, int):
-        raise ArtefactError(f"{path} names no schema version; it is damaged or no artefact of Graftwork")
-    if newest > SCHEMA:
-        raise ArtefactError(
-            f"{folder} was saved by a newer Graftwork (schema version {newest}, this one reads up to "
-            f"{SCHEMA}); try: pip install --upgrade graftwork"
-        )
-    try:
-        manifest = Manifest.model_validate(said)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ArtefactError(f"{path} is damaged at {where}: {first['msg']}; restore a copy") from error
-    for name, digest in manifest.files.items():
-        _verify(folder, name, digest)
-    return manifest
-
-
-def digest(folder: Path) -> str:
-    """SHA-256 of the manifest itself: pin or sign this, and every other file is covered by it."""
-    return _sha256(folder / "manifest.json")
-
-
 def load(folder: Path, *, offline: bool = False) -> tuple[Model, Manifest]:
     """A model that answers as the saved one did; raises ArtefactError where it would not."""
     from graftwork import sources
@@ -235,16 +157,21 @@ def load(folder: Path, *, offline: bool = False) -> tuple[Model, Manifest]:
 
 def _build(folder: Path, manifest: Manifest, source: Source | None) -> Model:
     from graftwork.backbones import restore
-    from graftwork.backbones.base import BackboneState
     from graftwork.unknown import Familiarity
 
-    arrays = _read(folder / "backbone.safetensors")
+    arrays = _read(folder, manifest, "backbone.safetensors")
     backbone = restore(BackboneState(manifest.backbone.name, manifest.backbone.config, arrays, source))
     head = registry.get("heads", manifest.head.name)(
-        tuple(manifest.labels), manifest.head.config, _read(folder / "head.safetensors")
+        tuple(manifest.labels), manifest.head.config, _read(folder, manifest, "head.safetensors")
     )
-    known = _read(folder / "familiarity.safetensors")
+    known = _read(folder, manifest, "familiarity.safetensors")
     return Model(backbone, head, Familiarity.from_arrays(known) if known else None, manifest.settings)
+
+
+def _schema(state: BackboneState) -> int:
+    """The first version that answers as this backbone does; an older one would leave its changes out."""
+    changed = {LEARNT, "layers"} & state.config.keys() if state.source is not None else ()
+    return SCHEMA if changed else 2
 
 
 def _write_parts(model: Model, work: Path, probe: Rows, report: str, bundle: bool) -> SourceEntry | None:
@@ -290,8 +217,15 @@ def _write_probe(model: Model, folder: Path, probe: Rows) -> None:
 
 def _replay(folder: Path, manifest: Manifest, model: Model) -> None:
     """Compare today's answers with the recorded ones; raises ArtefactError where they differ."""
-    recorded = _read(folder / "probe" / "answers.safetensors")
-    contents = [(folder / "probe" / f"row-{i}").read_bytes() for i in range(len(recorded["features"]))]
+    recorded = _read(folder, manifest, "probe/answers.safetensors")
+    rows = [f"probe/row-{i}" for i in range(sum(name.startswith("probe/row-") for name in manifest.files))]
+    whole = recorded.keys() == {"features", "probabilities"} and manifest.files.keys() >= set(rows)
+    if not rows or not whole or {len(array) for array in recorded.values()} != {len(rows)}:
+        raise ArtefactError(
+            f"{folder} has no probe rows with their answers, so nothing says whether it still answers as it "
+            "did; restore a copy or fit it again"
+        )
+    contents = [(folder / name).read_bytes() for name in rows]
     answers = model.answer(probe_rows(manifest.kind, contents))
     if machine() == manifest.machine:
         same = np.array_equal(answers.features.matrix, recorded["features"])
@@ -347,7 +281,7 @@ def _family(entry: SourceEntry) -> str:
 
 def _publish(work: Path, folder: Path) -> None:
     """Flush everything and put the finished folder in its place; an older one is removed last."""
-    for path in [*_files(work), *(p for p in work.rglob("*") if p.is_dir()), work]:
+    for path in [*files_of(work), *(p for p in work.rglob("*") if p.is_dir()), work]:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -367,27 +301,6 @@ def _publish(work: Path, folder: Path) -> None:
     shutil.rmtree(old)
 
 
-def _verify(folder: Path, name: str, digest: str) -> None:
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ArtefactError(f"{folder} names a file outside itself ({name!r}); do not trust it")
-    if not path.is_file():
-        raise ArtefactError(f"{folder} is incomplete: {name} is missing; restore a copy or fit again")
-    if _sha256(path) != digest:
-        raise ArtefactError(
-            f"{path} is damaged: its SHA-256 is not the manifest's; restore a copy or fit again"
-        )
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     if arrays:
         from safetensors.numpy import save
@@ -396,13 +309,20 @@ def _write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
-def _read(path: Path) -> dict[str, NDArray[Any]]:
-    """Arrays of a safetensors file; none where there is no such file (nothing was learnt there)."""
-    if not path.exists():
+def _read(folder: Path, manifest: Manifest, name: str) -> dict[str, NDArray[Any]]:
+    """Arrays of a file that the manifest lists, and so verified; none where it lists no such file."""
+    if name not in manifest.files:
         return {}
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    return dict(load_file(path))
+    try:
+        return dict(load_file(folder / name))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ArtefactError(
+            f"{folder / name} holds no arrays that can be read ({reason}); restore a copy or fit it again"
+        ) from error
 
 
 def _processor() -> str:

@@ -40,9 +40,12 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def kept(topic: str, key: Any, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+def kept(
+    topic: str, key: Any, make: Callable[[], Mapping[str, Any]], most: int | None = None
+) -> dict[str, Any]:
     """The fact (plain JSON) kept under `key`, made once and never changed: the first writer wins.
 
+    most: facts of the topic that are kept, the newest; None for all.
     Two processes that make the same fact at once both get the first one's. Where GRAFT_HOME cannot
     be written, the fact is made anew in each process. A damaged file is made anew as well.
     """
@@ -57,6 +60,8 @@ def kept(topic: str, key: Any, make: Callable[[], Mapping[str, Any]]) -> dict[st
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _link_into_place(path, text)
+        if most is not None:
+            _forget_oldest(path.parent, most)
     except OSError:
         return fact  # a read-only or full disk costs time in later runs, not rightness in this one
     return _read(path) or fact
@@ -92,6 +97,12 @@ def _link_into_place(path: Path, text: str) -> None:
             return
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _forget_oldest(folder: Path, most: int) -> None:
+    facts = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    for path in facts[: max(len(facts) - most, 0)]:
+        path.unlink(missing_ok=True)
 
 
 def _forget(path: Path) -> None:

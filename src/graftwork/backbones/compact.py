@@ -28,7 +28,7 @@ from graftwork.backbones import cutting, engine
 from graftwork.backbones.ahead import in_order
 from graftwork.backbones.base import BackboneState, Cut, Examples, Keep, Options, View
 from graftwork.backbones.examples import Pictures
-from graftwork.backbones.learnt import digest_of_learnt
+from graftwork.backbones.learnt import check_learnt, digest_of_learnt
 from graftwork.backbones.logmel import listen, picture
 from graftwork.backbones.parted import cut
 from graftwork.backbones.pooling import CompactFeatures
@@ -250,7 +250,9 @@ class Compact:
         names = frozenset(name for name, _ in network.named_parameters())
         return Cut(None, network, self.examples(rows, notify), names)
 
-    def tuned(self, learnt: Mapping[str, NDArray[np.float32]], sample: Rows | None) -> "Compact":
+    def tuned(
+        self, learnt: Mapping[str, NDArray[np.float32]], sample: Rows | None, settle: bool = True
+    ) -> "Compact":
         """See `Tunable.tuned`; counts of batches, which only training asks for, are left out."""
         return replace(self, learnt={name: learnt[name] for name in learnt if name in self.arrays})
 
@@ -369,6 +371,7 @@ def restore(state: BackboneState) -> Compact:
             f"{VERSION}; fit it again, or install the graftwork that saved it"
         )
     if state.source is not None:
+        check_learnt(state.arrays, state.config, state.source.name)
         saved = replace(open_compact(state.source), learnt=dict(state.arrays))
         load(CompactNet(saved.config, classes=1), saved._weights)
         return saved

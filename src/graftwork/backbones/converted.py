@@ -20,8 +20,8 @@ from graftwork import paths
 from graftwork.backbones.quiet import quiet
 from graftwork.rows import IntArray
 
-KEPT_BYTES = 4_000_000_000
-"""Converted networks kept on disk; beyond it those used longest ago go."""
+KEPT_BYTES, KEPT_PASSING_BYTES = 4_000_000_000, 1_000_000_000
+"""Converted networks kept on disk, sources' and tuned ones; beyond it those used longest ago go."""
 
 
 class OpenVino:
@@ -81,13 +81,17 @@ def compile_network(
     lengths: bool,
     precision: str,
     streams: int,
+    passing: bool = False,
 ) -> Any:
-    """The compiled network of `key`: from its kept conversion, else converted from the torch module."""
-    core = _core()
-    model = _kept_model(core, key)
+    """The compiled network of `key`: from its kept conversion, else converted from the torch module.
+
+    passing: see `engine.Recipe`; its conversion never displaces a source's.
+    """
+    core, place = _core(), _place(key, passing)
+    model = _kept_model(core, place)
     if model is None:
         model = _convert(build(), example(), lengths)
-        model = _keep(core, key, model) or model
+        model = _keep(core, place, model, KEPT_PASSING_BYTES if passing else KEPT_BYTES) or model
     settings = {
         "INFERENCE_PRECISION_HINT": precision,  # explicit: its default depends on the processor
         "NUM_STREAMS": str(streams),
@@ -145,14 +149,14 @@ def _convert(module: Any, example: tuple[NDArray[Any], ...], lengths: bool) -> A
     return model
 
 
-def _place(key: dict[str, Any]) -> Path:
+def _place(key: dict[str, Any], passing: bool) -> Path:
     libraries = {name: version(name) for name in ("openvino", "torch", "transformers")}
-    return paths.home() / "converted" / paths.digest_of({"network": key, "libraries": libraries})
+    folder = "converted-tuned" if passing else "converted"
+    return paths.home() / folder / paths.digest_of({"network": key, "libraries": libraries})
 
 
-def _kept_model(core: Any, key: dict[str, Any]) -> Any | None:
+def _kept_model(core: Any, place: Path) -> Any | None:
     """The kept conversion, checked against its digests; None where there is none or it is damaged."""
-    place = _place(key)
     try:
         digests = json.loads((place / "digests.json").read_text("utf-8"))
         whole = all(paths.file_digest(place / name) == digest for name, digest in digests.items())
@@ -164,9 +168,8 @@ def _kept_model(core: Any, key: dict[str, Any]) -> Any | None:
     return core.read_model(place / "network.xml")
 
 
-def _keep(core: Any, key: dict[str, Any], model: Any) -> Any | None:
+def _keep(core: Any, place: Path, model: Any, most: int) -> Any | None:
     """Write the conversion and read it back, which frees the torch weights; None where it cannot be kept."""
-    place = _place(key)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(dir=place.parent, prefix="."))
@@ -179,16 +182,16 @@ def _keep(core: Any, key: dict[str, Any], model: Any) -> Any | None:
             work.rename(place)
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        _prune(place.parent)
+        _prune(place.parent, most)
     except (OSError, RuntimeError):
         return None  # a full or read-only disk: convert again next time
-    return _kept_model(core, key)
+    return _kept_model(core, place)
 
 
-def _prune(folder: Path) -> None:
+def _prune(folder: Path, most: int) -> None:
     used = sorted(folder.iterdir(), key=lambda place: place.stat().st_mtime, reverse=True)
     total = 0
     for place in used:
         total += sum(file.stat().st_size for file in place.iterdir())
-        if total > KEPT_BYTES and place != used[0]:
+        if total > most and place != used[0]:
             shutil.rmtree(place, ignore_errors=True)

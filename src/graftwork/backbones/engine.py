@@ -35,6 +35,10 @@ MINIMUM_COSINE = 0.99
 SAMPLE = 64
 """Rows on which a cheaper path must agree with float32 torch."""
 CUDA_ROWS = 64
+HELD, HELD_PASSING = 4, 2
+"""Networks held ready in memory at most, and those among them that pass; those used longest ago go."""
+PASSING_FACTS = 256
+"""Decisions kept about networks that pass; older ones are forgotten."""
 _NOTIFY_S = 0.1
 
 
@@ -44,12 +48,14 @@ class Recipe:
 
     key: plain JSON of all that shapes its numbers, apart from runtime and precision. build: gives the
     torch module in eval mode. example: inputs of one small batch. lengths: whether rows differ in length.
+    passing: whether it is one of many that a task makes of a source, so that little of it is kept.
     """
 
     key: Mapping[str, Any]
     build: Callable[[], Any] = field(compare=False)
     example: Callable[[], Arrays] = field(compare=False)
     lengths: bool = False
+    passing: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,8 @@ def decide(
     key: dict[str, Any] = {"network": dict(recipe.key), "wanted": wanted, "machine": _machine()}
     if made_up:
         key["rows"] = "made up"
-    found = paths.kept("parity", key, lambda: _compare(recipe, sample(), wanted))
+    topic, most = ("parity-tuned", PASSING_FACTS) if recipe.passing else ("parity", None)
+    found = paths.kept(topic, key, lambda: _compare(recipe, sample(), wanted), most)
     return Decision(found["runtime"], found["precision"], int(found["width"]), found["parity"])
 
 
@@ -116,19 +123,41 @@ def runtime_version(runtime: Runtime) -> str:
     return f"{library} {'.'.join(version(library).split('.')[:2])}"
 
 
-_runners: dict[str, Runner] = {}
+_runners: dict[str, tuple[Runner, bool]] = {}
+"""Those ready to run, the one used last at the end, and whether it passes."""
 _lock = threading.Lock()
 
 
 def runner(recipe: Recipe, runtime: Runtime, precision: Precision) -> Runner:
     """The network, loaded on first use and shared by everything in this process that needs the same one."""
-    key = paths.digest_of([dict(recipe.key), runtime, precision])
+    key = _runner_key(recipe, runtime, precision)
     with _lock:
         if key not in _runners:
-            while len(_runners) >= 4:  # a handful: memory holds no more networks than a task needs
-                del _runners[next(iter(_runners))]
-            _runners[key] = _load(recipe, runtime, precision)
-        return _runners[key]
+            _make_room(recipe.passing)  # first: memory holds no more networks than a task needs
+            _runners[key] = _load(recipe, runtime, precision), recipe.passing
+        _runners[key] = _runners.pop(key)
+        return _runners[key][0]
+
+
+def _hold(recipe: Recipe, runtime: Runtime, precision: Precision, ready: Runner) -> None:
+    """Keep a network that is loaded already for `runner` to give."""
+    key = _runner_key(recipe, runtime, precision)
+    with _lock:
+        _runners.pop(key, None)
+        _make_room(recipe.passing)
+        _runners[key] = ready, recipe.passing
+
+
+def _runner_key(recipe: Recipe, runtime: Runtime, precision: Precision) -> str:
+    return paths.digest_of([dict(recipe.key), runtime, precision])
+
+
+def _make_room(passing: bool) -> None:
+    fleeting = [key for key, (_, passes) in _runners.items() if passes]
+    if passing and len(fleeting) >= HELD_PASSING:
+        del _runners[fleeting[0]]
+    while len(_runners) >= HELD:
+        del _runners[next(iter(_runners))]
 
 
 class Table(Protocol):
@@ -179,7 +208,8 @@ def _compare(recipe: Recipe, sample: Sequence[Arrays], wanted: Runtime | None) -
         if (runtime, precision) == ("torch", "f32"):
             break
         try:
-            values = _over(_load(recipe, runtime, precision, lambda: module), sample)
+            ready = _load(recipe, runtime, precision, lambda: module)
+            values = _over(ready, sample)
         except Exception as error:  # converters and drivers raise anything; torch is what remains
             tried[f"{runtime} {precision}"] = f"{type(error).__name__}: {error}"[:300]
             continue
@@ -191,6 +221,7 @@ def _compare(recipe: Recipe, sample: Sequence[Arrays], wanted: Runtime | None) -
         }
         tried[f"{runtime} {precision}"] = parity
         if parity["mean_cosine"] >= MEAN_COSINE and parity["minimum_cosine"] >= MINIMUM_COSINE:
+            _hold(recipe, runtime, precision, ready)
             return _fact(runtime, precision, reference.shape[1], parity, tried)
     same = {"mean_cosine": 1.0, "minimum_cosine": 1.0, "rows": float(len(sample))}
     return _fact("torch", "f32", reference.shape[1], same, tried)
@@ -218,7 +249,7 @@ def _load(
     build = recipe.build if build is None else build
     if runtime == "openvino":
         compiled = converted.compile_network(
-            dict(recipe.key), build, recipe.example, recipe.lengths, precision, cores()
+            dict(recipe.key), build, recipe.example, recipe.lengths, precision, cores(), recipe.passing
         )
         return converted.OpenVino(compiled)
     return _Torch(build(), "cuda" if runtime == "cuda" else "cpu", precision)

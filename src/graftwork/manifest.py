@@ -1,0 +1,148 @@
+"""What an artefact says of itself: read and verified before anything of it is built."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from graftwork.errors import ArtefactError
+from graftwork.rows import Kind
+
+SCHEMA = 3
+"""2: a source names its family, weights and options, and may be of recordings. 3: the source's network
+was tuned, or its layers are used beside its features. 1 and 2 are read too, and 2 is written where an
+older version would answer the same."""
+
+
+class SourceEntry(BaseModel):
+    """The source a model builds on; found again by `weights_sha256`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    kind: Kind
+    folder: str
+    files: dict[str, str]
+    origin: Literal["packaged", "local", "hub"]
+    revision: str | None
+    licence: str | None
+    weights_sha256: str
+    bundled: bool
+    # absent in what the first version saved, whose sources were all in Hugging Face form
+    family: str | None = None
+    weights: list[str] | None = None
+    options: dict[str, Any] = {}
+
+
+class Part(BaseModel):
+    """A backbone or head to build again: its registered name and plain configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    config: dict[str, Any]
+
+
+class Manifest(BaseModel):
+    """Everything an artefact says of itself; `files` maps each other file to its SHA-256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    schema_version: int
+    task: Literal["classification"]
+    kind: Kind
+    labels: list[str]
+    source: SourceEntry | None
+    backbone: Part
+    fingerprint: str
+    head: Part
+    strategy: str
+    settings: dict[str, Any]
+    result: dict[str, Any]
+    machine: str
+    versions: dict[str, str]
+    examples: bool
+    created: str
+    files: dict[str, str]
+
+
+def inspect(folder: Path) -> Manifest:
+    """The manifest of an artefact whose every file has been verified; nothing is built.
+
+    Raises ArtefactError: no artefact, a newer schema version, a damaged or missing file.
+    """
+    path = folder / "manifest.json"
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtefactError(f"{folder} is no artefact: it has no manifest.json; try: graft fit") from error
+    except (OSError, ValueError) as error:
+        raise ArtefactError(f"{path} is damaged and cannot be read; fit again or restore a copy") from error
+    newest = said.get("schema_version") if isinstance(said, dict) else None
+    if not isinstance(newest, int):
+        raise ArtefactError(f"{path} names no schema version; it is damaged or no artefact of Graftwork")
+    if newest > SCHEMA:
+        raise ArtefactError(
+            f"{folder} was saved by a newer Graftwork (schema version {newest}, this one reads up to "
+            f"{SCHEMA}); try: pip install --upgrade graftwork"
+        )
+    try:
+        manifest = Manifest.model_validate(said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ArtefactError(f"{path} is damaged at {where}: {first['msg']}; restore a copy") from error
+    for name, digest in manifest.files.items():
+        _verify(folder, name, digest)
+    return manifest
+
+
+def sizes(folder: Path) -> Mapping[str, int]:
+    """Bytes of each part of an artefact, the largest first, and of the whole as "total".
+
+    head, backbone (what was tuned, or learnt here), source (where it was bundled), familiarity (of unknown
+    inputs), examples (the probe's rows and answers), report, manifest; a part that it lacks is absent.
+    """
+    found: dict[str, int] = {}
+    for path in files_of(folder):
+        part = _PARTS.get(path.relative_to(folder).parts[0], "other")
+        found[part] = found.get(part, 0) + path.stat().st_size
+    ordered = sorted(found.items(), key=lambda item: -item[1])
+    return {**dict(ordered), "total": sum(found.values())}
+
+
+_PARTS = {
+    "head.safetensors": "head",
+    "backbone.safetensors": "backbone",
+    "familiarity.safetensors": "familiarity",
+    "probe": "examples",
+    "report.html": "report",
+    "manifest.json": "manifest",
+    "source": "source",
+}
+
+
+def digest(folder: Path) -> str:
+    """SHA-256 of the manifest itself: pin or sign this, and every other file is covered by it."""
+    return sha256(folder / "manifest.json")
+
+
+def _verify(folder: Path, name: str, digest: str) -> None:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ArtefactError(f"{folder} names a file outside itself ({name!r}); do not trust it")
+    if not path.is_file():
+        raise ArtefactError(f"{folder} is incomplete: {name} is missing; restore a copy or fit again")
+    if sha256(path) != digest:
+        raise ArtefactError(
+            f"{path} is damaged: its SHA-256 is not the manifest's; restore a copy or fit again"
+        )
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
