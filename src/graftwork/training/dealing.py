@@ -27,32 +27,40 @@ def dealt(
 ) -> list[IntArray]:
     """The batches of one epoch, each an array of positions; a function of its arguments alone.
 
-    rows: positions that are learnt from. Batches are of as even a size as possible, so that none is of
-    a single row. Where rows differ in length, a batch holds rows of about one length. balanced: as many
-    draws as there are rows, each class as often as any other. paired: as balanced, and a batch holds
-    several rows of each of its classes, whatever their lengths; all rows are one batch if it takes them.
+    rows: positions that are learnt from. Batches are of as even a size as possible; a batch is larger by
+    a row or two rather than that one has a single row. Where rows differ in length, a batch holds rows of
+    about one length. balanced: as many draws as there are rows, each class as often as any other. paired:
+    as balanced, and a batch holds several rows of each of its classes, whatever their lengths; all rows
+    are one batch if it takes them.
     """
     rng = np.random.default_rng([seed, epoch])
     if sampling == "paired":
         return _paired(rows, codes[rows], batch, batches_an_epoch(len(rows), batch, lengths is not None), rng)
     order = rng.permutation(rows) if sampling == "plain" else _balanced(rows, codes[rows], rng)
-    count = -(-len(order) // batch)
     if lengths is None:
-        return [part for part in np.array_split(order, count) if len(part)]
+        return np.array_split(order, _count(len(order), batch))
     found: list[IntArray] = []
-    for pool in np.array_split(order, -(-count // SHARED_POOL)):
+    for pool in _pools(order, batch):
         alike = pool[np.argsort(lengths[pool], kind="stable")]
-        found += [part for part in np.array_split(alike, -(-len(pool) // batch)) if len(part)]
+        found += np.array_split(alike, _count(len(alike), batch))
     return [found[i] for i in rng.permutation(len(found))]
 
 
 def batches_an_epoch(rows: int, batch: int, alike: bool) -> int:
     """How many batches `dealt` makes of so many rows; alike: whether rows differ in length."""
-    count = -(-rows // batch)
     if not alike:
-        return count
-    pools = np.array_split(np.arange(rows), -(-count // SHARED_POOL))
-    return sum(-(-len(pool) // batch) for pool in pools)
+        return _count(rows, batch)
+    return sum(_count(len(pool), batch) for pool in _pools(np.arange(rows), batch))
+
+
+def _count(rows: int, batch: int) -> int:
+    """Batches of as even a size as can be, at most `batch`; one larger rather than one of a single row."""
+    count = -(-rows // batch)
+    return count if batch == 1 else max(1, min(count, rows // 2))
+
+
+def _pools(order: IntArray, batch: int) -> list[IntArray]:
+    return np.array_split(order, -(-_count(len(order), batch) // SHARED_POOL))
 
 
 def _balanced(rows: IntArray, codes: IntArray, rng: np.random.Generator) -> IntArray:

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,14 +22,14 @@ from graftwork.model import softmax
 from graftwork.records import Notify, Progress, silent
 from graftwork.rows import IntArray
 from graftwork.training import machine
+from graftwork.training.answering import answered
 from graftwork.training.checkpoints import Checkpoint, optimiser_tensors, restore_optimiser
 from graftwork.training.dealing import batches_an_epoch, dealt
-from graftwork.training.losses import Loss, Objective, mix, mixing_share
-from graftwork.training.optimising import optimiser_of, schedule
+from graftwork.training.losses import Loss, Objective
 from graftwork.training.plan import Epoch, Layers, Plan, Training
+from graftwork.training.steps import Diverged, Learner
 
 NOTIFY_S = 0.2
-ASKED_AT_ONCE = 64
 
 
 @contextmanager
@@ -63,294 +63,248 @@ def train(
     added to the logits while learning. layers: what learns and how fast, early layers first; none for
     every parameter alike. from_start: the weights at the start count as epoch 0, which may be kept.
     objective: what is minimised instead of cross-entropy; no rows are held then.
-    checkpoint: kept up as it goes, gone on from where it holds a state.
+    checkpoint: kept up as it goes, gone on from where it holds a state, to the very weights that the
+    training would have ended with.
+
+    Raises RequestError where batch normalisation would learn from single rows, or where mixup is asked
+    of token numbers; WorkError where the checkpoint cannot be written or is damaged.
     """
     assert objective is None or held is None, "held rows are judged by cross-entropy alone"
-    run = Run(network, examples, codes, plan, held, weights, offsets, layers, objective, checkpoint, notify)
+    where = machine.device()
+    importance = np.ones(len(codes)) if weights is None else weights
+    loss = Loss(
+        torch.from_numpy(codes).to(where),
+        torch.from_numpy(importance).float().to(where),
+        plan.smoothing,
+        None if offsets is None else torch.from_numpy(offsets).float().to(where),
+    )
+    apart = np.zeros(len(codes), dtype=bool) if held is None else held
+    each = batches_an_epoch(int((~apart).sum()), plan.batch, examples.lengths is not None)
     with seeded(plan.seed), machine.roomy():
-        return run.all(from_start)
+        learner = Learner(network, examples, loss, objective, plan, layers, plan.epochs * each)
+        return Run(learner, codes, apart, each, checkpoint, notify).all(from_start)
+
+
+@dataclass
+class State:
+    """How far a training has come, besides its tensors, in plain JSON.
+
+    losses: of the epoch under way. step: the next one's number, from 0. seconds, epoch_s: spent on the
+    whole and on the epoch under way. threads: with which every step is made, as they shape its last bits.
+    """
+
+    epochs: list[Epoch] = field(default_factory=list)
+    kept: int = 0
+    losses: list[float] = field(default_factory=list)
+    step: int = 0
+    pieces: int = 1
+    threads: int = 1
+    seconds: float = 0.0
+    epoch_s: float = 0.0
+    stopped: Literal["epochs", "patience", "time", "trouble"] | None = None
+    trouble: str | None = None
+    memory: int = 0
+
+    @classmethod
+    def from_json(cls, said: Mapping[str, Any]) -> "State":
+        return cls(**{**said, "epochs": [Epoch(**epoch) for epoch in said["epochs"]]})
 
 
 class Run:
-    """One training under way: the network, what it learns from, and how far it has come."""
+    """One training under way. each: steps an epoch."""
 
     def __init__(
         self,
-        network: nn.Module,
-        examples: Examples,
+        learner: Learner,
         codes: IntArray,
-        plan: Plan,
-        held: NDArray[np.bool_] | None,
-        weights: NDArray[np.float64] | None,
-        offsets: NDArray[np.float64] | None,
-        layers: Sequence[Layers],
-        objective: Objective | None,
+        held: NDArray[np.bool_],
+        each: int,
         checkpoint: Checkpoint | None,
         notify: Notify,
     ) -> None:
-        self.device = machine.device()
-        self.network, self.examples, self.codes, self.plan = network.to(self.device), examples, codes, plan
-        self.held = np.flatnonzero(held) if held is not None else np.empty(0, np.int64)
-        self.learnt = np.setdiff1d(np.arange(len(codes)), self.held)
-        importance = np.ones(len(codes)) if weights is None else weights
-        self.loss = Loss(
-            torch.from_numpy(codes).to(self.device),
-            torch.from_numpy(importance).float().to(self.device),
-            plan.smoothing,
-            None if offsets is None else torch.from_numpy(offsets).float().to(self.device),
-        )
-        self.objective = self.loss if objective is None else objective
-        everything = (Layers(frozenset(name for name, _ in network.named_parameters())),)
-        self.layers = tuple(layers) or everything
-        self.optimiser = optimiser_of(network, self.layers, plan)
-        pulled = [group for group in self.layers if group.pulled]
-        self.start = self._copy(named_learning(network, pulled)) if plan.pull else {}
+        self.learner, self.plan, self.codes, self.each = learner, learner.plan, codes, each
+        self.held, self.learnt = np.flatnonzero(held), np.flatnonzero(~held)
         self.checkpoint, self.notify = checkpoint, notify
-        self.epochs: list[Epoch] = []
-        self.best: dict[str, Tensor] | None = None
-        self.kept = 0
-        self.losses: list[float] = []
-        self.step, self.pieces, self.trouble = 0, plan.pieces, ""
-        self.each = batches_an_epoch(len(self.learnt), plan.batch, examples.lengths is not None)
-        self.begun, self.said = time.perf_counter(), 0.0
+        self.state = State(pieces=self.plan.pieces)
+        # the weights to fall back on: of the epoch that is kept
+        self.best = self._copy()
+        self.begun = time.perf_counter()
+        self.earlier, self.first, self.said = 0.0, 0, 0.0
+
+    @property
+    def total(self) -> int:
+        return self.plan.epochs * self.each
+
+    @property
+    def seconds(self) -> float:
+        """Spent so far, before an interruption too."""
+        return self.earlier + time.perf_counter() - self.begun
 
     @property
     def share(self) -> float:
         """How much of the training is done, 0..1: by steps or by time, whichever is further."""
-        share = self.step / max(self.plan.epochs * self.each, 1)
-        if self.plan.seconds is None:
-            return share
-        return max(share, (time.perf_counter() - self.begun) / self.plan.seconds)
+        share = self.state.step / max(self.total, 1)
+        return share if self.plan.seconds is None else max(share, self.seconds / self.plan.seconds)
 
     def all(self, from_start: bool) -> Training:
-        stopped = self._resumed()
-        if stopped is None:
-            if from_start and not self.epochs and not self.step:
+        self.learner.check(len(self.learnt))
+        if not self._resumed():
+            self.state.threads = self._threads()
+        torch.set_num_threads(self.state.threads)
+        if self.state.stopped is None:
+            if from_start and not self.state.epochs:
                 self._end_epoch(Epoch(0, math.nan, *self.asked()))
-            stopped = self._epochs()
-            self._restore_best()
-            self._save(stopped)
-        self.network.eval()
-        memory = torch.cuda.max_memory_allocated() if self.device == "cuda" else 0
-        return Training(
-            tuple(self.epochs),
-            self.kept,
-            stopped,
-            time.perf_counter() - self.begun,
-            self.trouble or None,
-            memory,
-        )
+            self.state.stopped = self._epochs()
+            self.learner.network.load_state_dict(self.best, strict=False)
+            self._save()
+        self.learner.network.eval()
+        done = self.state
+        assert done.stopped is not None
+        return Training(tuple(done.epochs), done.kept, done.stopped, self.seconds, done.trouble, done.memory)
 
     def _epochs(self) -> Literal["epochs", "patience", "time", "trouble"]:
-        first = sum(epoch.number > 0 for epoch in self.epochs) + 1
-        for number in range(first, self.plan.epochs + 1):
-            started = time.perf_counter()
-            self._activate(number)
-            order = dealt(
-                self.learnt, self.codes, self.examples.lengths, self.plan.batch, self.plan.sampling,
-                self.plan.seed, number,
-            )  # fmt: skip
-            for index in order[self.step - (number - 1) * self.each :]:
-                if self.share >= 1 and self.losses:
-                    break
-                loss = self._learn(index)
-                if not math.isfinite(loss):
-                    self.trouble = f"the loss was {loss} at step {self.step + 1} (epoch {number})"
-                    return "trouble"
-                self.losses.append(loss)
-                self.step += 1
-                self._say(number, loss)
-                if self.checkpoint is not None and self.checkpoint.due:
-                    self._save(None)
-            seconds = time.perf_counter() - started
-            done = Epoch(number, float(np.mean(self.losses)), *self.asked(), seconds)
-            self.losses = []
-            self._end_epoch(done)
-            if self.share >= 1 and number < self.plan.epochs:
+        done = self.state
+        for number in range(sum(epoch.number > 0 for epoch in done.epochs) + 1, self.plan.epochs + 1):
+            try:
+                whole = self._epoch(number)
+            except Diverged as reason:
+                done.trouble = f"{reason} at step {done.step + 1} (epoch {number})"
+                return "trouble"
+            self._end_epoch(Epoch(number, float(np.mean(done.losses)), *self.asked(), done.epoch_s))
+            done.losses, done.epoch_s = [], 0.0
+            self._save_if_due()
+            if not whole or (self.share >= 1 and number < self.plan.epochs):
                 return "time"
-            if self.plan.patience is not None and number - self.kept >= self.plan.patience:
+            if self.plan.patience is not None and number - done.kept >= self.plan.patience:
                 return "patience"
         return "epochs"
 
-    def _learn(self, index: IntArray) -> float:
-        """One step on the rows at `index`; the loss. On a device out of memory the rows go in more parts."""
-        while True:
-            try:
-                return self._step(index)
-            except torch.cuda.OutOfMemoryError:
-                if self.pieces >= len(index):
-                    raise
-                self.pieces *= 2
-                torch.cuda.empty_cache()
+    def _epoch(self, number: int) -> bool:
+        """The steps of an epoch that are left; whether all were made before the time was up."""
+        done = self.state
+        self._unfreeze(number)
+        order = dealt(
+            self.learnt, self.codes, self.learner.examples.lengths, self.plan.batch, self.plan.sampling,
+            self.plan.seed, number,
+        )  # fmt: skip
+        left = order[done.step - (number - 1) * self.each :]
+        started = time.perf_counter()
+        for batch in self.learner.batches(left, done.step):
+            if self.share >= 1 and done.losses:
+                return False
+            done.losses.append(self.learner.learn(batch, self.share))
+            done.step, now = done.step + 1, time.perf_counter()
+            done.epoch_s, started = done.epoch_s + now - started, now
+            self._save_if_due()
+            self._say(number)
+        return True
 
-    def _step(self, index: IntArray) -> float:
-        rate = self.plan.rate * schedule(self.share, self.plan.warmup)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate * group["share"]
-        torch.manual_seed(_mixed_seed(self.plan.seed, self.step))
-        generator = torch.Generator().manual_seed(_mixed_seed(self.plan.seed, self.step))
-        self.network.train()
-        if self.plan.still:
-            still(self.network)
-        self.optimiser.zero_grad()
-        total = 0.0
-        for part in np.array_split(index, min(self.pieces, len(index))):
-            loss = self._loss(part, generator) * (len(part) / len(index))
-            torch.autograd.backward(loss)
-            total += float(loss.detach())
-        if not math.isfinite(total):
-            return total  # before a number that is none reaches the weights
-        learning = [p for group in self.optimiser.param_groups for p in group["params"]]
-        if self.plan.clip is not None:
-            nn.utils.clip_grad_norm_(learning, self.plan.clip)
-        self.optimiser.step()
-        if self.start:
-            self._pull(rate)
-        return total
-
-    def _loss(self, index: IntArray, generator: torch.Generator) -> Tensor:
-        inputs = tuple(one.to(self.device) for one in self.examples.batch(index, generator))
-        rows = torch.from_numpy(index)
-        if not self.plan.mixup:
-            return self.objective(self._logits(inputs), rows)
-        share = mixing_share(self.plan.mixup, generator)
-        partner = torch.randperm(len(index), generator=generator)
-        logits = self._logits(mix(inputs, share, partner.to(self.device)))
-        return self.loss.mixed(logits, rows, rows[partner], share)
-
-    def _logits(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        with torch.autocast(self.device, torch.bfloat16, enabled=machine.mixed(self.plan.precision)):
-            logits: Tensor = self.network(*inputs)
-        return logits
+    def _unfreeze(self, number: int) -> None:
+        """Gradual unfreezing: in epoch n the last n groups of layers learn."""
+        if self.plan.gradual:
+            for place, group in enumerate(reversed(self.learner.layers), start=1):
+                for name in group.names & set(self.learner.learning):
+                    self.learner.learning[name].requires_grad_(place <= number)
 
     def asked(self) -> tuple[float | None, float | None]:
         """(log-loss, score) on held rows, (None, None) where there are none."""
         if not len(self.held):
             return None, None
-        logits = answered(self.network, self.examples, self.held, self.plan.precision)
-        plain = replace(self.loss, smoothing=0.0, offsets=None)
-        loss = float(plain(torch.from_numpy(logits).to(self.device), torch.from_numpy(self.held)))
+        logits = answered(self.learner.network, self.learner.examples, self.held, self.plan.precision)
+        plain = replace(self.learner.loss, smoothing=0.0, offsets=None)
+        loss = float(plain(torch.from_numpy(logits).to(self.learner.device), torch.from_numpy(self.held)))
         return loss, measure(self.plan.metric, self.codes[self.held], softmax(logits))
-
-    def _activate(self, number: int) -> None:
-        """Gradual unfreezing: in epoch n the last n groups of layers learn."""
-        if self.plan.gradual:
-            for place, group in enumerate(reversed(self.layers), start=1):
-                for name, parameter in self.network.named_parameters():
-                    if name in group.names:
-                        parameter.requires_grad_(place <= number)
-
-    def _pull(self, rate: float) -> None:
-        for name, parameter in named_learning(self.network, self.layers).items():
-            if name in self.start and parameter.requires_grad:
-                parameter.data.lerp_(self.start[name], min(rate * self.plan.pull, 1.0))
 
     def _end_epoch(self, epoch: Epoch) -> None:
         """Log it, and keep its weights where they are the best so far."""
-        better = epoch.held is None or self.best is None or self._order(epoch) < self._order(self._kept_epoch)
-        self.epochs.append(epoch)
-        if better:
-            self.kept = epoch.number
-            if epoch.held is not None:
-                self.best = self._copy(self._state())
-
-    @property
-    def _kept_epoch(self) -> Epoch:
-        return next(one for one in self.epochs if one.number == self.kept)
+        kept = next((one for one in self.state.epochs if one.number == self.state.kept), None)
+        self.state.epochs.append(epoch)
+        if kept is None or self._order(epoch) < self._order(kept) or epoch.held is None:
+            self.state.kept, self.best = epoch.number, self._copy()
 
     def _order(self, epoch: Epoch) -> tuple[float, float]:
-        """Smaller is better; equally good: the lower loss."""
-        assert epoch.held is not None and epoch.score is not None
-        return (epoch.held, 0.0) if self.plan.keep == "loss" else (-epoch.score, epoch.held)
+        """Smaller is better; equally good: the lower loss. A loss that is no number is the worst."""
+        loss = math.inf if epoch.held is None or math.isnan(epoch.held) else epoch.held
+        if self.plan.keep == "loss" or epoch.score is None or math.isinf(loss):
+            return (loss, 0.0)
+        return (-epoch.score, loss)
 
-    def _restore_best(self) -> None:
-        if self.best is not None:
-            self.network.load_state_dict(self.best, strict=False)
+    def _threads(self) -> int:
+        """As many as make a step quickest; tried out where the training is long enough."""
+        if self.total < machine.WORTH_MEASURING:
+            return torch.get_num_threads()
+        learner, before = self.learner, self._copy()
+        order = dealt(
+            self.learnt, self.codes, learner.examples.lengths, self.plan.batch, self.plan.sampling, 0, 0
+        )
+        (batch,) = learner.batches(order[:1], 0)
+        shapes = [list(value.shape) for value in learner.network.parameters()]
+        inputs = [list(one.shape) for piece in batch.pieces for one in piece.inputs]
+        key = {"network": shapes, "inputs": inputs, "precision": self.plan.precision}
+        found = machine.threads(key, lambda: learner.gradients(batch))
+        learner.network.load_state_dict(before, strict=False)
+        return found
 
-    def _state(self) -> dict[str, Tensor]:
+    def _tensors(self) -> dict[str, Tensor]:
         """What changes while it learns: the parameters that do, and every buffer."""
-        learning = set(named_learning(self.network, self.layers))
-        buffers = {name for name, _ in self.network.named_buffers()}
-        return {k: v for k, v in self.network.state_dict().items() if k in learning or k in buffers}
+        network = self.learner.network
+        changing = set(self.learner.learning) | {name for name, _ in network.named_buffers()}
+        return {name: value for name, value in network.state_dict().items() if name in changing}
 
-    def _copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in tensors.items()}
+    def _copy(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self._tensors().items()}
 
-    def _save(self, stopped: str | None) -> None:
+    def _save_if_due(self) -> None:
+        if self.checkpoint is not None and self.checkpoint.due:
+            self._save()
+
+    def _save(self) -> None:
+        done = self.state
+        done.seconds, done.pieces = self.seconds, self.learner.pieces
+        if self.learner.device == "cuda":
+            done.memory = max(done.memory, torch.cuda.max_memory_allocated())
         if self.checkpoint is None:
             return
-        said = {
-            "epochs": [asdict(epoch) for epoch in self.epochs],
-            "kept": self.kept, "losses": self.losses, "step": self.step, "pieces": self.pieces,
-            "seconds": time.perf_counter() - self.begun, "stopped": stopped, "trouble": self.trouble,
-        }  # fmt: skip
-        tensors = {f"network.{name}": value for name, value in self._state().items()}
-        if stopped is None:
-            tensors |= {f"optimiser.{k}": v for k, v in optimiser_tensors(self.optimiser).items()}
-            tensors |= {f"best.{name}": value for name, value in (self.best or {}).items()}
-        self.checkpoint.save(said, tensors)
+        tensors = {f"network.{name}": value for name, value in self._tensors().items()}
+        if done.stopped is None:
+            state = optimiser_tensors(self.learner.optimiser)
+            tensors |= {f"optimiser.{name}": value for name, value in state.items()}
+            tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        self.checkpoint.save(asdict(done), tensors)
 
-    def _resumed(self) -> Any:
-        """Go back to the checkpoint's state; how the training ended, None where it goes on."""
+    def _resumed(self) -> bool:
+        """Go back to the checkpoint's state, if it holds one."""
         found = None if self.checkpoint is None else self.checkpoint.load()
-        if found is None:
-            return None
+        if self.checkpoint is None or found is None:
+            return False
         said, tensors = found
         parts: dict[str, dict[str, Tensor]] = {"network": {}, "optimiser": {}, "best": {}}
-        for name, value in tensors.items():
-            part, _, rest = name.partition(".")
-            parts[part][rest] = value
-        self.network.load_state_dict(parts["network"], strict=False)
-        if said["stopped"] is None:
-            restore_optimiser(self.optimiser, parts["optimiser"])
-        self.best = {k: v.to(self.device) for k, v in parts["best"].items()} or None
-        self.epochs = [Epoch(**epoch) for epoch in said["epochs"]]
-        self.kept, self.losses, self.step = said["kept"], said["losses"], said["step"]
-        self.pieces, self.trouble = said["pieces"], said["trouble"]
-        self.begun -= said["seconds"]
-        return said["stopped"]
+        try:
+            for name, value in tensors.items():
+                part, _, rest = name.partition(".")
+                parts[part][rest] = value.to(self.learner.device)
+            self.state = State.from_json(said)
+            self._take(parts["network"])
+            if self.state.stopped is None:
+                restore_optimiser(self.learner.optimiser, parts["optimiser"])
+                self.best = parts["best"]
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+            raise self.checkpoint.damaged(f"it is of another network or version: {error}") from error
+        self.learner.pieces, self.earlier, self.first = self.state.pieces, self.state.seconds, self.state.step
+        return True
 
-    def _say(self, epoch: int, loss: float) -> None:
-        now, total = time.perf_counter(), self.plan.epochs * self.each
-        if now - self.said >= NOTIFY_S or self.step == total:
-            self.said = now
-            rows = self.step * self.plan.batch / max(now - self.begun, 1e-9)
-            note = f"epoch {epoch} of {self.plan.epochs}, loss {loss:.3f}, {rows:,.0f} rows/s"
-            self.notify(Progress("training", self.step, total, "steps", note))
+    def _take(self, tensors: Mapping[str, Tensor]) -> None:
+        if set(tensors) != set(self._tensors()):
+            raise ValueError(f"{len(tensors)} tensors where {len(self._tensors())} change")
+        self.learner.network.load_state_dict(tensors, strict=False)
 
-
-def named_learning(network: nn.Module, layers: Sequence[Layers]) -> dict[str, nn.Parameter]:
-    """The parameters that the layers name, those that are off for now included."""
-    names = frozenset().union(*(group.names for group in layers))
-    return {name: value for name, value in network.named_parameters() if name in names}
-
-
-def answered(
-    network: nn.Module, examples: Examples, rows: IntArray, precision: Literal["auto", "f32", "bf16"]
-) -> NDArray[np.float64]:
-    """The network's logits (rows, classes) for the rows at these positions; it is left in eval mode."""
-    network.eval()
-    where = next(network.parameters()).device
-    order = np.arange(len(rows))
-    if examples.lengths is not None:
-        order = np.argsort(examples.lengths[rows], kind="stable")
-    found: list[tuple[IntArray, NDArray[np.float64]]] = []
-    with torch.inference_mode(), torch.autocast(where.type, torch.bfloat16, enabled=machine.mixed(precision)):
-        for part in np.array_split(order, -(-len(order) // ASKED_AT_ONCE)):
-            inputs = tuple(one.to(where) for one in examples.batch(rows[part], None))
-            found.append((part, network(*inputs).float().cpu().numpy().astype(np.float64)))
-    logits = np.empty((len(rows), found[0][1].shape[1]))
-    for part, values in found:
-        logits[part] = values
-    return logits
-
-
-def still(network: nn.Module) -> None:
-    """Batch normalisation keeps its statistics: those of few rows are worse than the source's."""
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
-
-
-def _mixed_seed(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+    def _say(self, epoch: int) -> None:
+        now, made = time.perf_counter(), self.state.step
+        if now - self.said < NOTIFY_S and made < self.total:
+            return
+        self.said = now
+        rows = (made - self.first) * len(self.learnt) / self.each / max(now - self.begun, 1e-9)
+        note = f"epoch {epoch} of {self.plan.epochs}, loss {self.state.losses[-1]:.3f}, {rows:,.0f} rows/s"
+        # where time runs out before the steps do, the time that is left says how far it has come
+        done = max(made, min(int(self.share * self.total), self.total - 1))
+        self.notify(Progress("training", done, self.total, "steps", note))

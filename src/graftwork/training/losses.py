@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from graftwork.errors import RequestError
+
 Objective = Callable[[Tensor, Tensor], Tensor]
 """(what the network gives for a batch, the positions of its rows) -> a number to make small."""
 
@@ -24,7 +26,7 @@ class Loss:
     offsets: Tensor | None = None
 
     def __call__(self, logits: Tensor, index: Sequence[int] | Tensor) -> Tensor:
-        """Weighted mean cross-entropy of the rows at `index`, smoothed."""
+        """Weighted mean cross-entropy of the rows at `index`, smoothed; 0 where none has any weight."""
         return self._mean(self._adjusted(logits), self.codes[index], self.importance[index])
 
     def mixed(self, logits: Tensor, index: Tensor, other: Tensor, share: float) -> Tensor:
@@ -40,14 +42,22 @@ class Loss:
 
     def _mean(self, logits: Tensor, codes: Tensor, importance: Tensor) -> Tensor:
         losses = F.cross_entropy(logits, codes, reduction="none", label_smoothing=self.smoothing)
-        return (losses * importance).sum() / importance.sum()
+        return (losses * importance).sum() / importance.sum().clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def mix(inputs: tuple[Tensor, ...], share: float, partner: Tensor) -> tuple[Tensor, ...]:
-    """Each row's first input mixed with its partner's; the inputs must be numbers, not tokens."""
+    """Each row's first input mixed with its partner's; of masks beside it, what either has counts.
+
+    Raises RequestError where the rows are token numbers, which have no mixture.
+    """
     first, *others = inputs
-    assert first.is_floating_point(), "token numbers cannot be mixed"
-    return (share * first + (1 - share) * first[partner], *others)
+    if not first.is_floating_point():
+        raise RequestError(
+            "mixup mixes the numbers of two rows, and these rows are token numbers; leave mixup out, or take "
+            "strategy partial, which mixes what enters its first block"
+        )
+    both = [torch.maximum(one, one[partner]) for one in others]
+    return (share * first + (1 - share) * first[partner], *both)
 
 
 def mixing_share(strength: float, generator: torch.Generator) -> float:

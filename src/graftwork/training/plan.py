@@ -13,11 +13,12 @@ class Plan:
     patience: epochs without a better held score after which to stop, None for never.
     seconds: wall-clock limit; the cosine reaches zero with it, whatever epoch that is in.
 
-    batch: rows a step. pieces: a step's rows go through the network in so many parts, their gradients
-    added up (gradient accumulation). clip: largest norm of the gradient, None for any. mixup: the Beta
-    distribution's parameter (Zhang et al. 2018), 0 for none. pull: strength of L2-SP (Li et al. 2018),
-    towards the weights at the start. gradual: one more group of layers begins to learn in each of the
-    first epochs (Howard and Ruder 2018). still: batch normalisation keeps its statistics.
+    batch: rows a step; one or two more where a step of a single row would remain. pieces: a step's rows
+    go through the network in so many parts, their gradients added up (gradient accumulation). clip:
+    largest norm of the gradient, None for any. mixup: the Beta distribution's parameter (Zhang et al.
+    2018), 0 for none. pull: strength of L2-SP (Li et al. 2018), towards the weights at the start: a step
+    at rate r undoes r x pull of the way from there. gradual: one more group of layers begins to learn in
+    each of the first epochs (Howard and Ruder 2018). still: batch normalisation keeps its statistics.
     keep: which epoch's weights are kept where rows are held: of the best score, of the lowest loss.
     precision: "bf16" where the machine has it ("auto"), else float32.
 
@@ -77,9 +78,11 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Training:
-    """How a training went. `kept` is the number of the epoch whose weights the network has now.
+    """How a training went. `kept` is the number of the epoch whose weights the network has now, 0 for
+    those that it began with.
 
     trouble: why it stopped before its end, such as a loss that was no number; None where it did not.
+    memory: the most bytes that were in use on a GPU at once, 0 without one.
     """
 
     epochs: tuple[Epoch, ...]
