@@ -22,7 +22,8 @@ class Task:
     set apart for choosing settings; a strategy with its own cross-validation may learn from them.
     weights: (rows,) mean 1, for unbalanced classes; all ones by default.
     seconds: time the strategy may spend, None for its own default. checkpoints: where a training keeps
-    its state, None for nowhere.
+    its state, None for nowhere. look: the model is asked about some hundred rows at most and then dropped, so
+    that no time need go into making it answer fast.
     """
 
     rows: Rows
@@ -35,6 +36,7 @@ class Task:
     seed: int
     seconds: float | None = None
     checkpoints: Checkpoints | None = None
+    look: bool = False
 
     def part(self, index: IntArray) -> "Task":
         """The same task on fewer rows."""

@@ -139,7 +139,7 @@ class Contrastive:
             "bytes": sum(array.nbytes for array in learnt.values()),
             "training_curve": [[e.number, e.training, e.held] for e in done.epochs],
         }  # fmt: skip
-        return (backbone.tuned(learnt, task.rows) if learnt else basis), said
+        return (backbone.tuned(learnt, task.rows, settle=not task.look) if learnt else basis), said
 
     def crossed(
         self, task: Task, halves: list[Fold], basis: Backbone, backbone: Tunable, notify: Notify
