@@ -121,6 +121,15 @@ def test_separable_classes_tie_and_stay_as_they_are() -> None:
     assert method == "none" and set(record["scores"].values()) == {1.0}
 
 
+def test_wide_features_and_a_class_that_is_not_learnt_are_judged_too() -> None:
+    rng = np.random.default_rng(2)
+    codes = rng.permutation(np.repeat(np.arange(3), [60, 12, 1]))
+    features = (np.eye(3, 120)[codes] + 0.3 * rng.normal(size=(73, 120))).astype(np.float32)
+    held = (np.arange(73) % 4 == 0) | (codes == 2)
+    _, record = chosen(features, task(codes, "macro_f1"), held)
+    assert record["rows"] == held.sum() and set(record["scores"]) == {"none", "logits", "weights"}
+
+
 def test_rows_that_cannot_be_parted_are_left_alone() -> None:
     codes, groups = np.array([0, 0, 0, 1]), np.array([0, 0, 0, 1])
     method, record = chosen(np.eye(4, dtype=np.float32), task(codes, "accuracy", groups), np.zeros(4, bool))
