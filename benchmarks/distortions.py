@@ -37,7 +37,7 @@ def main() -> None:
     rng = np.random.default_rng(SEED)
     pixels = rng.integers(0, 256, (BATCH, SIDE, SIDE, 3), dtype=np.uint8)
     pictures = torch.from_numpy(pixels).float()
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, int]] = {}
     for threads in (1, 2):
         torch.set_num_threads(threads)
         mine = {}
