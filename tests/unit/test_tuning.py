@@ -203,6 +203,22 @@ def test_tuning_learns_what_a_probe_cannot_and_repeats_itself(encoder: Backbone)
     assert curve[-1][1] < curve[0][1]
 
 
+@pytest.mark.parametrize(("count", "keep"), [(40, "loss"), (100, "score")])
+def test_few_held_rows_tell_epochs_apart_by_their_loss(
+    encoder: Backbone, count: int, keep: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Plan] = []
+
+    def noted(network: Any, examples: Any, codes: Any, plan: Plan, **named: Any) -> Training:
+        plans.append(plan)
+        return train(network, examples, codes, plan, **named)
+
+    monkeypatch.setattr(tuning, "train", noted)
+    task = opinions(count + 20, validation=marked(count + 20, slice(20, None)))
+    fitted(task, encoder, replace(QUICK, epochs=1))
+    assert [plan.keep for plan in plans] == [keep]
+
+
 @pytest.mark.parametrize("refit", [False, True])
 def test_held_rows_teach_only_where_a_last_training_is_asked_for(
     encoder: Backbone, refit: bool, monkeypatch: pytest.MonkeyPatch

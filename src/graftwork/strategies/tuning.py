@@ -24,6 +24,8 @@ from graftwork.training import Layers, Plan, Training, distortion, mirrorable, t
 from graftwork.training.balance import balanced
 from graftwork.training.checkpoints import Checkpoint
 
+TOLD_BY_SCORE = 100
+"""Held rows from which the score tells epochs apart; of fewer the loss says more."""
 FIRST = 0.5
 """Share of the time allowed that the training with held rows may take where one with all rows follows."""
 
@@ -183,13 +185,13 @@ def tune(
     checked(task, options, cut, str(work["strategy"]))
     cut = distorted(cut, backbone, options, task)
     held, remark = held_out(task)
-    plan = plan_of(options, task)
+    plan = replace(plan_of(options, task), keep="score" if held.sum() >= TOLD_BY_SCORE else "loss")
     if remark is not None:
         plan = replace(plan, patience=None)
     method, why = balance_of(options, task, basis, held)
     layers = layers_of(cut, backbone.blocks(), 1.0 if options.layer_decay is None else options.layer_decay)
     tuning = Tuning(task, basis, cut, layers, method, work, state_of(cut.network), notify)
-    refit = bool(options.refit) and bool(held.any())
+    refit = bool(options.refit) and bool(held.any()) and not task.look
     first = replace(plan, seconds=FIRST * plan.seconds) if refit and plan.seconds is not None else plan
     network, done, start = tuning.run(first, held)
     index = np.flatnonzero(held)
@@ -203,7 +205,7 @@ def tune(
         network = refitted(tuning, network, done, plan, share)
     before = {name.removeprefix(cut.prefix): value for name, value in tuning.source.items()}
     learnt = read(network.features, cut, before)
-    tuned = backbone.tuned(learnt, task.rows) if learnt else basis
+    tuned = backbone.tuned(learnt, task.rows, settle=not task.look) if learnt else basis
     head = linear_of(network, task, heat)
     return Model(tuned, head, settings={**settings_of(options, plan, done, held, learnt), **said})
 
