@@ -68,7 +68,7 @@ def mirrorable(labels: Sequence[str]) -> bool:
 
 _DIRECTION = re.compile(
     r"\b(left|right|leftwards?|rightwards?|(counter|anti)?clockwise|east|west|port|starboard"
-    r"|links?|rechts|gauche|droite|izquierd[ao]|derech[ao]|sinistr[ao]|destr[ao]|esquerd[ao]|direit[ao])\b"
+    r"|links|rechts|gauche|droite|izquierd[ao]|derech[ao]|sinistr[ao]|destr[ao]|esquerd[ao]|direit[ao])\b"
     r"|[左右]|顺时针|逆时针|лев|прав",
     re.IGNORECASE,
 )
