@@ -78,7 +78,14 @@ def fit(
         run=None if run is None else Path(run),
         resume=resume,
     )
-    return Fitting(request, interim, notify).all(data, loading)
+    fitting = Fitting(request, interim, notify)
+    try:
+        return fitting.all(data, loading)
+    except RequestError:
+        # nothing worth going on with: the same request will be refused again
+        if fitting.run is not None and not fitting.run.resumed:
+            fitting.run.remove()
+        raise
 
 
 def evaluate(
