@@ -1,5 +1,6 @@
 """Batches are distorted as networks take them: by the draw alone, in shape, padding and ends untouched."""
 
+import io
 import json
 
 import numpy as np
@@ -7,12 +8,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from graftwork.backbones.examples import Distorted, Pictures
 from graftwork.errors import RequestError, UnknownName
-from graftwork.rows import Kind
-from graftwork.training import distortion, mirrorable, views
+from graftwork.records import silent
+from graftwork.rows import Contents, Kind, Rows
+from graftwork.strategies.base import Task
+from graftwork.strategies.scratch import Scratch
+from graftwork.training import Augmentation, distortion, mirrorable, views
 from graftwork.training.distorting import DROPPED
 
 AMOUNTS = ("light", "strong")
@@ -271,3 +276,21 @@ def test_keys_of_views_are_plain_and_tell_them_apart() -> None:
     keys = [json.dumps(dict(view.key), sort_keys=True) for view in many if view is not None]
     assert len(set(keys)) == len(keys) == 6
     assert all("version" in json.loads(key) for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted"), [(("ants", "bees"), True), (("turn left", "turn right"), False)]
+)
+def test_scratch_swaps_sides_only_where_labels_allow(labels: tuple[str, str], wanted: bool) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (8, 40, 48, 3), dtype=np.uint8)
+    contents = []
+    for pixels in colours:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        contents.append(buffer.getvalue())
+    rows = Rows([str(i) for i in range(8)], {"image": Contents("image", contents)})
+    task = Task(
+        rows, np.arange(8) % 2, labels, np.arange(8), np.zeros(8, bool), np.ones(8), "accuracy", 0
+    )  # fmt: skip
+    augment = Scratch()._made(task, silent).augment
+    assert isinstance(augment, Augmentation) and augment.mirror == wanted

@@ -8,7 +8,7 @@ allows, and keeps the epoch that did best on held rows where there are enough of
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -35,7 +35,19 @@ from graftwork.records import Notify, Progress
 from graftwork.rows import Kind, Rows
 from graftwork.sources import COMPACT, Source
 from graftwork.strategies.base import Task
-from graftwork.training import AUGMENTATIONS, Augment, Batches, Fed, Plan, Training, hold_out, seeded, train
+from graftwork.training import (
+    AUGMENTATIONS,
+    Augment,
+    Augmentation,
+    Batches,
+    Fed,
+    Plan,
+    Training,
+    hold_out,
+    mirrorable,
+    seeded,
+    train,
+)
 
 SECONDS = 20.0
 """What it may spend where nobody says."""
@@ -96,7 +108,10 @@ class Scratch:
         if task.kind == "text":
             return _texts(task, self.augment)
         config, preparation = suited(task.rows) if self.like is None else _like(self.like)
-        return made_of_pictures(task.rows, config, preparation, len(task.labels), self.augment, notify)
+        made = made_of_pictures(task.rows, config, preparation, len(task.labels), self.augment, notify)
+        if isinstance(made.augment, Augmentation) and not mirrorable(task.labels):
+            made = replace(made, augment=replace(made.augment, mirror=False))
+        return made
 
     def _settings(
         self, made: "Made", plan: Plan, training: Training, held: NDArray[np.bool_], head: LinearHead
