@@ -18,11 +18,16 @@ from graftwork.errors import RequestError
 from graftwork.records import Notify, Progress, Trial, silent
 from graftwork.rows import Kind, Rows, Texts
 from graftwork.search import candidates as known
-from graftwork.search.finishing import finished
+from graftwork.search.candidates import Candidate
+from graftwork.search.finishing import finished, untried
 from graftwork.search.searching import Search
+from graftwork.search.trying import Watch, attempt
+from graftwork.search.validation import trial_task, validation_of
 from graftwork.sources import find
+from graftwork.strategies import scratch, tuning
 from graftwork.strategies.auto import Auto
 from graftwork.strategies.base import Task
+from graftwork.training import loop
 from graftwork.training.checkpoints import Checkpoints
 from toys import ToyBackbone
 
@@ -48,6 +53,7 @@ class Scripted:
     seed: int
     learnt: frozenset[str]
     labels: tuple[str, ...] = tuple(f"label {c}" for c in range(CLASSES))
+    backbone: Backbone = field(default_factory=ToyBackbone)
 
     def answer(self, rows: Rows, notify: Notify = silent) -> Any:
         assert not self.learnt & set(rows.names), "a row that is asked was learnt from"
@@ -133,9 +139,22 @@ def a_task(rows: int = ROWS, **changed: Any) -> Task:
     return Task(**{**values, **changed})
 
 
+def words(count: int, folder: Path) -> tuple[Task, Backbone]:
+    """Texts that say which class they are of, and a tiny encoder."""
+    rng = np.random.default_rng(0)
+    codes: NDArray[np.int64] = np.arange(count) % 2
+    texts = [" ".join([("good", "bad")[c], *rng.choice(tiny.WORDS, 3)]) for c in codes]
+    rows = Rows([f"text {i}" for i in range(count)], {"text": Texts(texts)})
+    none = np.zeros(count, dtype=bool)
+    task = replace(a_task(count, seconds=3.0), rows=rows, codes=codes, labels=("yes", "no"), validation=none)
+    return task, open_backbone(find(str(tiny.bert(folder / "bert"))), None)
+
+
 def auto(world: World, task: Task, interim: Callable[[Any], None] | None = None) -> Any:
     search = Search(task, ToyBackbone(), silent, interim, world.clock)
     search.start()
+    if not search.validation.folds:
+        return untried(search)
     search.go()
     return finished(search)
 
@@ -223,6 +242,21 @@ def test_too_little_time_gives_the_probe_and_a_sentence(world: World) -> None:
     assert "1.2 s" in model.settings["remark"] and "probe" in model.settings["remark"]
 
 
+@pytest.mark.parametrize(("seconds", "rows_asked"), [(400, 400), (60, 240), (20, 80)])
+def test_a_slow_probe_is_asked_on_fewer_folds(world: World, seconds: int, rows_asked: int) -> None:
+    world.strategies["probe"] = (0.7, 5, 0)
+    task = a_task(seconds=float(seconds), validation=np.zeros(ROWS, dtype=bool))
+    assert auto(world, task).settings["chosen_by"]["rows"] == rows_asked
+    assert seconds_of(world, task) <= 1.03 * seconds
+
+
+def test_a_probe_that_takes_most_of_the_time_is_the_answer(world: World) -> None:
+    world.strategies["probe"] = (0.7, 5, 0)
+    start = world.clock.now
+    assert "8 s allowed" in auto(world, a_task(seconds=8.0)).settings["remark"]
+    assert world.clock.now == start + 5
+
+
 def test_one_label_a_class_gives_the_probe_and_a_sentence(world: World) -> None:
     task = a_task(4, validation=np.zeros(4, dtype=bool))
     search = Search(task, ToyBackbone(), silent, None, world.clock)
@@ -288,6 +322,32 @@ def test_a_search_that_was_killed_goes_on_with_the_trial_under_way(world: World,
     assert model.settings["chosen"] == "full"
 
 
+@pytest.mark.parametrize("name", ["partial", "full", "lora", "scratch"])
+def test_no_training_learns_from_the_rows_it_is_asked(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in the end either, where a strategy by itself would take them in at last."""
+    if name == "lora":
+        pytest.importorskip("peft")
+    held: list[NDArray[np.bool_] | None] = []
+    real = loop.train
+
+    def train(*given: Any, **named: Any) -> Any:
+        held.append(named.get("held"))
+        return real(*given, **named)
+
+    for module in (tuning, scratch):
+        monkeypatch.setattr(module, "train", train)
+    task, backbone = words(40, tmp_path)
+    fold = validation_of(task).folds[0]
+    part = trial_task(task, fold, name, 0.1)
+    watch = Watch(lambda: 0.0, silent, name, None)
+    attempt(Candidate(name), task, replace(part, look=True), fold[1], backbone, watch)
+    assert held
+    for one in held:
+        assert one is not None and one[fold[1]].all()
+
+
 def test_auto_needs_a_source() -> None:
     with pytest.raises(RequestError, match="--source"):
         Auto().fit(a_task(), None, silent)
@@ -295,14 +355,8 @@ def test_auto_needs_a_source() -> None:
 
 def test_auto_in_earnest(tmp_path: Path) -> None:
     """Real strategies on a tiny text encoder: the record is whole and the model answers."""
-    backbone = open_backbone(find(str(tiny.bert(tmp_path / "bert"))), None)
-    rng = np.random.default_rng(0)
-    codes: NDArray[np.int64] = np.arange(60) % 2
-    texts = [" ".join([("good", "bad")[c], *rng.choice(tiny.WORDS, 3)]) for c in codes]
-    rows = Rows([f"text {i}" for i in range(60)], {"text": Texts(texts)})
-    none = np.zeros(60, dtype=bool)
-    task = replace(a_task(60, seconds=4.0), rows=rows, codes=codes, labels=("yes", "no"), validation=none)
+    task, backbone = words(60, tmp_path)
     model = Auto().fit(task, backbone, silent)
-    assert model.answer(rows).probabilities.shape == (60, 2)
+    assert model.answer(task.rows).probabilities.shape == (60, 2)
     assert model.settings["chosen"] in {one["strategy"] for one in model.settings["trials"]}
     json.dumps(model.settings)

@@ -17,6 +17,7 @@ from graftwork.errors import GraftworkError
 from graftwork.rows import Kind
 from graftwork.search.halving import Lane
 from graftwork.strategies.base import Task
+from graftwork.strategies.options import defaults
 
 CHEAP = frozenset({"probe", "mlp", "layers", "classical"})
 """Strategies that train no network of their own: seconds."""
@@ -29,8 +30,6 @@ RANKS: Mapping[str, int] = {
 """What a model costs to keep and to ask beside others on the same source; a stranger's costs most."""
 FEW = 32
 """Labels a class up to which contrastive learning comes first."""
-MANY = 1_000
-"""Texts from which all weights may learn first."""
 _STARTS_S, _ENDS_S = 5.0, 6.0
 """Seconds that a training takes before its first step and after its last one, until they are measured."""
 _LOOKED_AT = 32
@@ -102,10 +101,8 @@ def trainings(at: Situation, registered: Collection[str]) -> list[Candidate]:
     full, lora, pairs = Candidate("full"), Candidate("lora"), Candidate("contrastive")
     if at.kind == "text" and at.per_class <= FEW:
         order = [pairs, full, lora, *partial]
-    elif at.kind == "text" and at.rows >= MANY:
-        order = [full, lora, *partial]
     elif at.kind == "text":
-        order = [full, pairs, lora, *partial]
+        order = [full, lora, *partial]
     elif at.per_class <= FEW:
         order = [partial[0], pairs, full, *partial[1:], lora]
     else:
@@ -139,12 +136,16 @@ def _seconds(candidate: Candidate, at: Situation) -> tuple[float, float, float]:
         return 1.0 + rows * (0.002 if candidate.strategy == "layers" else 0.0005), 0.0, 0.0
     if candidate.strategy == "scratch":
         return 22.0, 2.0, 5.0
-    fixed = _STARTS_S + _ENDS_S
-    share, epochs = 1.0, 4.0 if at.kind == "text" else 12.0
+    fixed, share = _STARTS_S + _ENDS_S, 1.0
+    usual = defaults(candidate.strategy, at.kind, rows)
+    assert usual.epochs is not None and usual.views is not None
     if candidate.strategy == "partial":
         share = min(1.0, candidate.settings.get("blocks", 2) / max(at.blocks, 1))
+        fixed += rows * usual.views * at.forward_s / 2
+    if candidate.strategy == "contrastive":
+        return fixed + 8_000 * at.forward_s, fixed, 1_000 * at.forward_s
     epoch = 3.0 * at.forward_s * rows * share
-    return fixed + epochs * epoch, fixed, 0.4 * epoch
+    return fixed + usual.epochs * epoch, fixed, 0.4 * epoch
 
 
 def _hopeless(candidate: Candidate, at: Situation) -> bool:
@@ -153,6 +154,8 @@ def _hopeless(candidate: Candidate, at: Situation) -> bool:
         return not at.blocks or not at.attention or find_spec("peft") is None
     if candidate.strategy == "scratch":
         return at.rows < 50
+    if candidate.strategy == "contrastive" and at.per_class > FEW:
+        return True
     return candidate.strategy in TUNING and not at.blocks
 
 

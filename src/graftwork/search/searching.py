@@ -26,10 +26,14 @@ SPARE = 0.02
 """Share of the time that is kept back: steps do not take twice the same time."""
 REFITTING = 0.15
 """Share of the time that is kept for fitting a cheap leader on all rows."""
+PROBING = 0.25
+"""Share of the time for asking the probe fold by fold; where that is too little, fewer folds are asked."""
 PATIENCE = 3.0
 """A cheap trial is ended after so many times what it was thought to take."""
 LOOKING_S = 4.0
 """Less time than this is not worth a look at the source's network."""
+KEPT = ("options", "stopped_by", "kept_epoch", "seconds_an_epoch", "refit_epochs")
+"""What is kept of a trial's settings."""
 PROBE, CLASSICAL = Candidate("probe"), Candidate("classical")
 
 Interim = Callable[[Model], None]
@@ -56,11 +60,18 @@ class Search:
         self.earlier: list[Tried] = []
 
     def start(self) -> Model:
-        """The probe on every row: an answer from the first seconds on."""
+        """The probe on every row: an answer from the first seconds on.
+
+        Where even one more like it would take too long, no fold is left to choose on.
+        """
         probe = fitted(
             PROBE, self._alone(self.task), self.basis, Watch(self.timer, self.notify, "probe", None)
         )
         self.models[PROBE] = probe
+        affordable = int(PROBING * self.seconds / max(self.spent, 1e-9))
+        if affordable < len(self.validation.folds):
+            some = max(affordable, 1) if 2 * self.spent <= self.seconds else 0
+            self.validation = replace(self.validation, folds=self.validation.folds[:some])
         if self.interim is not None:
             self.interim(probe)
         return probe
@@ -175,9 +186,11 @@ class Search:
             end = np.inf if candidate == PROBE else min(end, self.timer() + (given or 0.0))
         watch = self.watch(candidate, end)
         if training is None and given is not None and not candidate.cheap:
-            training = training_seconds(given, self.lane_of(candidate).fixed)
+            # what goes on may take what there is: it ends by itself where its epochs do
+            whole = given if rung == 0 else max(given, self.left)
+            training = training_seconds(whole, self.lane_of(candidate).fixed)
         part = trial_task(self.task, self.validation.folds[fold], candidate.strategy, training)
-        part = self._alone(part) if candidate.cheap else part
+        part = self._alone(part) if candidate.cheap else replace(part, look=rung == 0)
         tried = Tried(candidate, rung, fold, len(learnt), given, 0.0, None, training=training)
         if not candidate.cheap:
             self.ledger.write(self.board.trials, tried)
@@ -189,8 +202,8 @@ class Search:
                 raise
             tried = replace(tried, reason=reason_of(error))
         else:
-            kept = {"options": dict(model.settings.get("options", {}))}
-            tried = replace(tried, probabilities=answers, costs=watch.costs(), settings=kept)
+            said = {name: model.settings[name] for name in KEPT if name in model.settings}
+            tried = replace(tried, probabilities=answers, costs=watch.costs(), settings=said)
             if fold == 0 and candidate != PROBE:
                 self.models[candidate] = model
         tried = replace(tried, seconds=self.timer() - watch.begun)

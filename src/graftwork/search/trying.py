@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork import registry
 from graftwork.backbones.base import Backbone, beside
 from graftwork.errors import GraftworkError, WorkError
 from graftwork.model import Model
@@ -18,6 +17,7 @@ from graftwork.strategies.base import Strategy, Task
 from graftwork.strategies.setting import configured, known_settings
 
 Timer = Callable[[], float]
+REFIT = "refit"
 
 
 class OutOfTime(WorkError):
@@ -92,9 +92,14 @@ class Tried:
         return self.probabilities is None
 
 
-def fitted(candidate: Candidate, task: Task, basis: Backbone, watch: Watch) -> Model:
-    """The candidate's model of the task; raises whatever its strategy raises, and OutOfTime."""
+def fitted(candidate: Candidate, task: Task, basis: Backbone, watch: Watch, trial: bool = False) -> Model:
+    """The candidate's model of the task; raises whatever its strategy raises, and OutOfTime.
+
+    trial: rows marked for validation must not be learnt from, also not in the end.
+    """
     recipe: Strategy = configured(candidate.strategy, candidate.settings)
+    if trial and REFIT in known_settings(recipe):
+        recipe = configured(recipe, {REFIT: False})
     own = recipe.basis(task.kind, basis)
     if own is not None and own is not basis:
         own = beside(basis, own)
@@ -108,10 +113,7 @@ def attempt(
 
     Raises WorkError where an answer is no number.
     """
-    if "refit" in known_settings(registry.get("strategies", candidate.strategy)()):
-        # a last training on all rows would learn from those that are asked
-        candidate = replace(candidate, settings={**candidate.settings, "refit": False})
-    model = fitted(candidate, part, basis, watch)
+    model = fitted(candidate, part, basis, watch, trial=True)
     answers = model.answer(whole.rows.take(held)).probabilities
     if not np.isfinite(answers).all():
         raise WorkError(f"{candidate.label} gave answers that are no numbers; try another source")

@@ -6,8 +6,10 @@ not taken (search/judging.py). What is tried in which order, and for how long, i
 and number of rows and from measured times (search/candidates.py, search/halving.py).
 """
 
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from graftwork.backbones.base import Backbone
 from graftwork.errors import RequestError
@@ -15,6 +17,7 @@ from graftwork.model import Model
 from graftwork.records import Notify
 from graftwork.rows import Kind
 from graftwork.strategies.base import Task
+from graftwork.training.checkpoints import Checkpoints
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,16 @@ class Auto:
         Finished trials are kept in `task.checkpoints` and not made again; time that an earlier, interrupted
         run spent is the caller's to take off. Raises Unreadable and whatever the probe raises.
         """
-        from graftwork.search.finishing import finished, without_folds
+        from graftwork.search.finishing import finished, untried
         from graftwork.search.searching import Search
 
-        search = Search(task, self.basis(task.kind, basis), notify, self.interim)
-        probe = search.start()
-        if not search.validation.folds:
-            return without_folds(probe)
-        search.go()
-        return finished(search)
+        backbone = self.basis(task.kind, basis)
+        with tempfile.TemporaryDirectory(prefix="graftwork-") as folder:
+            if task.checkpoints is None:  # the last fit goes on from where a trial ended
+                task = replace(task, checkpoints=Checkpoints(Path(folder)))
+            search = Search(task, backbone, notify, self.interim)
+            search.start()
+            if not search.validation.folds:
+                return untried(search)
+            search.go()
+            return finished(search)
