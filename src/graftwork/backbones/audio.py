@@ -2,11 +2,11 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,13 @@ class Audio(Pretrained):
                 expect(row, heard.lengths)
             for number, window in enumerate(heard.windows):
                 yield np.array([row * self.ear.most + number]), window
+
+    def layered(self, blocks: Sequence[str], sample: Rows | None, notify: Notify = silent) -> Self:
+        """See `Layered.layered`; the windows of a recording are then joined by their means alone."""
+        if self.config["pooling"] != "meanstd":
+            return super().layered(blocks, sample, notify)
+        meant = replace(self, config={**self.config, "pooling": "mean"})
+        return replace(meant, config=meant.settled(sample, None, notify)).layered(blocks, sample, notify)
 
     def one_a_row(self, rows: Rows, unreadable: dict[int, str]) -> Iterator[engine.Batch]:
         """The first window of each recording."""

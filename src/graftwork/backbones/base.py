@@ -179,11 +179,36 @@ class Tunable(Backbone, Protocol):
         """
         ...
 
-    def tuned(self, learnt: Mapping[str, NDArray[np.float32]], sample: Rows | None) -> "Backbone":
-        """The same backbone with these tensors (see learnt.py) in place of the source's own.
+    def tuned(
+        self, learnt: Mapping[str, NDArray[np.float32]], sample: Rows | None, settle: bool = True
+    ) -> "Backbone":
+        """The same backbone with these tensors (see learnt.py) instead of the source's; earlier ones go.
 
-        sample: rows on which this machine's path is settled anew.
+        sample: rows on which this machine's path is settled anew, as the numbers are others. settle: False
+        for a look at some hundred rows at most, where comparing paths would cost more than it saves.
         """
+        ...
+
+
+@runtime_checkable
+class Layered(Backbone, Protocol):
+    """A backbone that can give what several of its layers say of a row, in one run."""
+
+    def blocks(self) -> tuple[str, ...]:
+        """See `Tunable.blocks`."""
+        ...
+
+    def layered(self, blocks: Sequence[str], sample: Rows | None, notify: Notify = silent) -> "Backbone":
+        """The variation whose features are what comes out of each of these blocks, pooled, then its own.
+
+        sample: rows on which this machine's path is settled. `parts` of the result tells them apart.
+        Raises RequestError, listing the blocks, for one that it does not have.
+        """
+        ...
+
+    @property
+    def parts(self) -> tuple[tuple[str, int], ...]:
+        """(name, width) of each layer's features in the order of their columns; one where there is one."""
         ...
 
 

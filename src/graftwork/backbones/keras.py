@@ -9,8 +9,9 @@ import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import PIL
@@ -25,6 +26,9 @@ from graftwork.records import Notify
 from graftwork.rows import Rows
 from graftwork.sources import Source
 from graftwork.sources.keras import architectures, library, library_version
+
+if TYPE_CHECKING:
+    from graftwork.backbones.cutting import Parted
 
 POOLINGS = {"auto": "avg", "avg": "avg", "mean": "avg", "pooled": "avg", "max": "max", "flatten": "flatten"}
 """auto: the average over the last layer's positions. flatten: all of them (25,088 numbers from VGG16)."""
@@ -52,14 +56,37 @@ class Application(Images):
         }
 
     def _build(self) -> Any:
-        from graftwork.backbones.keras_network import KerasNetwork
+        from graftwork.backbones.keras_network import KerasNetwork, blocks
 
         self.source.verify()
-        options, keras = self.source.options, library()
-        pooling = self.config["pooling"]
-        model = network(options["architecture"], options["size"], None if pooling == "flatten" else pooling)
+        model = self._model()
         load(model, self.source)
-        return KerasNetwork(keras, model, preprocess_input(options["architecture"])).eval()
+        return KerasNetwork(library(), model, self._prepared, blocks(model)).eval()
+
+    def _model(self) -> Any:
+        """Its Keras model, with weights that mean nothing yet."""
+        options, pooling = self.source.options, self.config["pooling"]
+        return network(options["architecture"], options["size"], None if pooling == "flatten" else pooling)
+
+    @property
+    def _prepared(self) -> Any:
+        return preprocess_input(self.source.options["architecture"])
+
+    @cached_property
+    def _blocks(self) -> tuple[str, ...]:
+        from graftwork.backbones.keras_network import blocks, full_names
+
+        return full_names(blocks(self._model()))
+
+    def parted(self, block: str) -> "Parted":
+        from graftwork.backbones.keras_network import parted
+
+        return parted(library(), self.network().model, block, self.source.name)
+
+    def before(self, block: str) -> Any:
+        from graftwork.backbones.keras_network import before
+
+        return before(library(), self.network().model, self._prepared, block)
 
 
 def open_source(source: Source, sample: Rows | None, options: Options, notify: Notify) -> Application:

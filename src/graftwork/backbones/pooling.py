@@ -1,7 +1,8 @@
 """The torch modules that the engine runs: normalisation in front of an encoder, pooling behind it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,6 +50,12 @@ class ImageNetwork(nn.Module):
         has = "class token" if pooling == "cls" else "pooling of its own"
         raise RequestError(f"this image source has no {has}; try pooling auto, mean or flatten")
 
+    def pooled(self, hidden: Tensor, pixels: Tensor) -> Tensor:
+        """What comes out of a block, pooled: a map over its positions, tokens as the network's own are."""
+        if hidden.ndim == 4:
+            return hidden.mean((2, 3))
+        return hidden[:, 0] if self.token and self.pooling != "mean" else hidden.mean(1)
+
 
 class CompactFeatures(nn.Module):
     """(rows, side, side, channels) bytes -> (rows, width) features of a compact network, by its own names."""
@@ -74,7 +81,11 @@ class TextNetwork(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         output: Any = self.encoder(input_ids=ids, attention_mask=mask)
-        pooled = self._pool(output.last_hidden_state, mask.unsqueeze(-1).to(torch.float32))
+        return self.pooled(output.last_hidden_state, ids, mask)
+
+    def pooled(self, hidden: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """What comes out of a block, pooled as the last of them is."""
+        pooled = self._pool(hidden, mask.unsqueeze(-1).to(torch.float32))
         return nn.functional.normalize(pooled, dim=1) if self.normalise else pooled
 
     def _pool(self, last: Tensor, mask: Tensor) -> Tensor:
@@ -132,6 +143,13 @@ class AudioNetwork(nn.Module):
         # where nothing varies the root has no slope
         return torch.cat([mean, variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()], dim=1)
 
+    def pooled(self, hidden: Tensor, sound: Tensor, steps: Tensor | None = None) -> Tensor:
+        """The mean of what comes out of a block, over the steps that hold sound."""
+        if self.pooling == "cls":
+            return hidden[:, : self.tokens].mean(1)
+        outputs = hidden[:, self.tokens :].float()
+        return (outputs * self._weight(outputs, self._held(outputs, sound, steps))).sum(1)
+
     def _held(self, last: Tensor, sound: Tensor, steps: Tensor | None) -> Tensor | None:
         """(rows,) outputs that hold sound: of some encoders fewer come out than steps go in."""
         if self.samples is None or steps is None:
@@ -147,6 +165,37 @@ class AudioNetwork(nn.Module):
         time = torch.arange(last.shape[1] // self.bands, device=last.device)
         held = (time[None] < steps[:, None]).to(last.dtype).repeat(1, self.bands)
         return (held / held.sum(1, keepdim=True)).unsqueeze(-1)
+
+
+class LayersNetwork(nn.Module):
+    """The same inputs -> what comes out of each of `blocks`, pooled, then the network's own features."""
+
+    def __init__(self, network: nn.Module, blocks: Sequence[str]) -> None:
+        super().__init__()
+        self.network = network
+        self._found: dict[str, Tensor] = {}
+        self.blocks = tuple(blocks)
+        for name in self.blocks:
+            network.get_submodule(name).register_forward_hook(partial(self._keep, name))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return torch.cat(self._parts(*inputs), dim=1)
+
+    def widths(self, *inputs: Tensor) -> list[int]:
+        """Features of each block."""
+        return [int(part.shape[1]) for part in self._parts(*inputs)[:-1]]
+
+    def _parts(self, *inputs: Tensor) -> list[Tensor]:
+        network: Any = self.network
+        features: Tensor = network(*inputs)
+        try:
+            pooled = [network.pooled(self._found[name], *inputs).float() for name in self.blocks]
+        finally:
+            self._found.clear()
+        return [*pooled, features]
+
+    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._found[name] = output[0] if isinstance(output, tuple | list) else output
 
 
 class HeldNorm(nn.GroupNorm):

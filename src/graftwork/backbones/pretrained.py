@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from graftwork import paths
 from graftwork.backbones import engine
 from graftwork.backbones.base import BackboneState, Cut, Examples, Keep, View
-from graftwork.backbones.learnt import apply_learnt, digest_of_learnt
+from graftwork.backbones.learnt import KEY, apply_learnt, check_learnt, digest_of_learnt
 from graftwork.backbones.quiet import quiet
 from graftwork.errors import ArtefactError, RequestError
 from graftwork.records import Extraction, Features, Notify, Progress, silent
@@ -28,7 +28,8 @@ if TYPE_CHECKING:  # torch takes seconds, which runs on stored features need not
 MAPPED_BYTES = 64_000_000
 """Larger results lie in an unlinked temporary file: the system may write them out under pressure."""
 Number = TypeVar("Number", np.float32, np.uint8)
-_SETTLED = ("runtime", "precision", "width", "parity", "learnt")
+_MEASURED = ("runtime", "precision", "width", "parity")
+_SETTLED = (*_MEASURED, KEY)
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ class Pretrained(ABC):
     @property
     def recipe(self) -> engine.Recipe:
         """How the engine gets the network; what was tuned is part of its key."""
-        changed = {"learnt": self.config["learnt"]} if self.learnt else {}
+        changed = {name: self.config[name] for name in ("learnt", "layers") if name in self.config}
         key = {"family": self.family, "version": self.version, **self._key(), **changed}
-        return engine.Recipe(key, self.network, self._example, lengths=self._lengths)
+        return engine.Recipe(key, self.network, self._example, self._lengths, passing=bool(self.learnt))
 
     @abstractmethod
     def _key(self) -> Mapping[str, Any]:
@@ -145,19 +146,69 @@ class Pretrained(ABC):
         module = self._build()
         if self.learnt:
             apply_learnt(module, self.learnt, self.source.name)
-        return module
+        return self._with_layers(module) if "layers" in self.config else module
 
-    def tuned(self, learnt: Mapping[str, NDArray[np.float32]], sample: Rows | None) -> Self:
-        """This backbone with these tensors instead of the source's own (earlier ones are dropped).
+    def _with_layers(self, module: Any) -> Any:
+        """The network whose features are those of the config's layers, then its own."""
+        from graftwork.backbones.pooling import LayersNetwork
 
-        sample: rows on which the path this machine takes is settled anew, since the numbers are others.
-        """
+        return LayersNetwork(module, [name for name, _ in self.config["layers"]])
+
+    @property
+    def parts(self) -> tuple[tuple[str, int], ...]:
+        """See `Layered.parts`."""
+        layers = [(name, width) for name, width in self.config.get("layers", [])]
+        return (*layers, ("features", self.width - sum(width for _, width in layers)))
+
+    def layered(self, blocks: Sequence[str], sample: Rows | None, notify: Notify = silent) -> Self:
+        """See `Layered.layered`."""
+        from graftwork.backbones.cutting import known_block
+
+        names = tuple(known_block(self.blocks(), block, self.source.name) for block in blocks)
+        if names not in self._variations:
+            config = {key: value for key, value in self.config.items() if key not in _MEASURED}
+            widths = self._widths(names)
+            bare = replace(
+                self, config={**config, "layers": [list(pair) for pair in zip(names, widths, strict=True)]}
+            )
+            wanted: engine.Runtime | None = "torch" if self.config["runtime"] == "torch" else None
+            self._variations[names] = replace(bare, config=bare.settled(sample, wanted, notify))
+        return self._variations[names]
+
+    @cached_property
+    def _variations(self) -> dict[tuple[str, ...], Self]:
+        return {}
+
+    def _widths(self, names: Sequence[str]) -> list[int]:
+        """How many features each of these blocks gives."""
+        import torch
+
+        layers = replace(self, config={**self.config, "layers": [[name, 0] for name in names]})
+        module = layers.network()
+        with torch.inference_mode():
+            inputs = (torch.from_numpy(array) for array in self.sample_inputs(None)[0])
+            widths: list[int] = module.widths(*inputs)
+            return widths
+
+    def tuned(
+        self, learnt: Mapping[str, NDArray[np.float32]], sample: Rows | None, settle: bool = True
+    ) -> Self:
+        """See `Tunable.tuned`."""
         bare = {key: value for key, value in self.config.items() if key not in _SETTLED}
-        config = {**bare, "learnt": digest_of_learnt(learnt)} if learnt else bare
+        config = {**bare, KEY: digest_of_learnt(learnt)} if learnt else bare
         changed = replace(self, config=config, learnt=dict(learnt))
+        if learnt and not settle:
+            return replace(changed, config={**config, **self._unsettled()})
         # where torch was asked for, or all that agreed, nothing else is tried
-        wanted: engine.Runtime | None = "torch" if self.config["runtime"] == "torch" else None
-        return replace(changed, config=changed.settled(sample, wanted))
+        settled = self.runtime == "torch" and self.config["parity"]["rows"]
+        return replace(changed, config=changed.settled(sample, "torch" if settled else None))
+
+    def _unsettled(self) -> dict[str, Any]:
+        """The path that needs no conversion: torch in float32 instead of OpenVINO, agreed on no row."""
+        same = {name: self.config[name] for name in _MEASURED}
+        exact = {"mean_cosine": 1.0, "minimum_cosine": 1.0, "rows": 0.0}
+        plain = {"runtime": "torch", "precision": "f32", "parity": exact}
+        return {**same, **plain} if self.runtime == "openvino" else same
 
     @abstractmethod
     def batches(self, rows: Rows, unreadable: dict[int, str]) -> Iterable[engine.Batch]:
@@ -259,7 +310,11 @@ class Pretrained(ABC):
 
 
 def on_this_machine(backbone: Pretrained) -> dict[str, Any]:
-    """A saved backbone's config, with the path it was saved with where this machine can take it."""
+    """A saved backbone's config, with the path it was saved with where this machine can take it.
+
+    Raises ArtefactError where what was tuned is damaged or missing.
+    """
+    check_learnt(backbone.learnt, backbone.config, backbone.source.name)
     if engine.usable(backbone.config["runtime"], backbone.config["precision"]):
         return dict(backbone.config)
     return backbone.settled(None, None)

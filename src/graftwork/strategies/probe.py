@@ -59,7 +59,8 @@ Fit = Callable[[float], LinearHead | CentroidHead]
 class Candidate:
     """A head at one strength: its out-of-fold log-loss at its own temperature, and how to fit it.
 
-    log_loss is None where no row can be asked (one label a class). fit: temperature -> head.
+    log_loss is None where no row can be asked (one label a class). fit: temperature -> head. logits:
+    out-of-fold, (asked, classes), before the temperature.
     """
 
     head: str
@@ -67,6 +68,7 @@ class Candidate:
     log_loss: float | None
     temperature: float
     fit: Fit
+    logits: NDArray[Any] | None = None
 
     @property
     def order(self) -> float:
@@ -181,7 +183,7 @@ class Fitting:
     def judged(self, head: str, strength: float | None, logits: NDArray[Any], fit: Fit) -> Candidate:
         """A candidate from its out-of-fold logits of the asked rows."""
         heat, loss = temperature(logits, self.task.codes[self.asked], self.task.weights[self.asked])
-        return Candidate(head, strength, loss, heat, fit)
+        return Candidate(head, strength, loss, heat, fit, logits)
 
     def closed_form(self, choice: Choice) -> Iterator[Candidate]:
         """Ridge and discriminant, by exact answers without each row's group."""
