@@ -153,6 +153,7 @@ def test_a_remark_is_among_what_to_know_first() -> None:
         ({"share_of_tuned": 1.0, "kept_epoch": 0}, [("Kept", "the start, before any epoch")]),
         ({"refit_epochs": 4}, [("Learnt once more from all rows", "for 4 epochs")]),
         ({"share_of_tuned": 0.4}, [("Mix of weights", "40% tuned, 60% the source's")]),
+        ({"bytes": 0, "tensors": 0}, [("Changed and stored", "nothing: the network is the source's own")]),
         ({"balance": "none"}, [("Unequal classes", "left as they are")]),
         ({"memory": 2_000_000_000}, [("Peak memory of the device", "2.0 GB")]),
         (

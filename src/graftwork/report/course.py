@@ -239,6 +239,8 @@ def _stored(settings: Mapping[str, Any]) -> str | None:
     amount, tensors = settings.get("bytes"), settings.get("tensors")
     if not isinstance(amount, int):
         return None
+    if not amount:
+        return "nothing: the network is the source's own"
     return size(amount) + (f" in {count(tensors, 'tensor')}" if isinstance(tensors, int) else "")
 
 
