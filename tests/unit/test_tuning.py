@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import tiny_onnx
 import tiny_vectors
 from graftwork.backbones import open_backbone
 from graftwork.backbones.base import Backbone, Cut, Tunable
+from graftwork.backbones.compact import Preparation
 from graftwork.errors import RequestError
 from graftwork.model import Model
 from graftwork.records import silent
@@ -27,6 +29,7 @@ from graftwork.strategies.base import Task
 from graftwork.strategies.options import SHARED, Options, defaults, settled
 from graftwork.strategies.tuning import (
     checked,
+    frame_of,
     held_out,
     layers_of,
     tunable,
@@ -106,6 +109,11 @@ def test_few_rows_are_seen_more_often_and_keep_the_statistics_of_the_source() ->
     assert few.epochs > many.epochs
     assert few.still and many.still and not most.still
     assert [few.views, many.views, most.views] == [4, 4, 1]
+
+
+def test_a_compact_network_is_shown_its_rows_framed_as_it_sees_them(encoder: Backbone) -> None:
+    ink = SimpleNamespace(preparation=Preparation("ink"))
+    assert [frame_of(one) for one in (encoder, ink)] == ["whole", "ink"]  # type: ignore[arg-type]
 
 
 # --- layers

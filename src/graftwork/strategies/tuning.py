@@ -236,9 +236,8 @@ def distorted(cut: Cut, backbone: Tunable, options: Options, task: Task) -> Cut:
 
 
 def frame_of(backbone: Tunable) -> str:
-    """How its network frames pictures (see `training.distortion`)."""
-    preparation = backbone.state().config.get("preparation")
-    return str(preparation["frame"]) if isinstance(preparation, Mapping) else "whole"
+    """How its network frames pictures (see `training.distortion`); only compact networks have a choice."""
+    return str(getattr(getattr(backbone, "preparation", None), "frame", "whole"))
 
 
 def balance_of(
