@@ -16,7 +16,7 @@ from graftwork.strategies.base import Strategy
 
 OWN = frozenset({"name", "transfers", "quick", "options"})
 """Fields of a strategy that say what it is; nobody sets them."""
-COUNTS = frozenset({"epochs", "batch", "pieces", "patience", "rank"})
+COUNTS = frozenset({"epochs", "batch", "pieces", "patience", "rank", "steps", "units", "views"})
 """Whole numbers of which there must be one at least."""
 SHARES = frozenset({"warmup", "smoothing", "dropout"})
 TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
