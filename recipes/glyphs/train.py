@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from graftwork.networks import CompactNet, channels_last, compact_config
 from graftwork.pretraining import write
 from graftwork.records import Progress
 from graftwork.sources import Source
-from graftwork.training import Plan, seeded, train
+from graftwork.training import Fed, Plan, seeded, train
 
 ROOT = Path(__file__).parents[2]
 CONFIG = compact_config(1, SIZE, cells=4)
@@ -72,16 +73,18 @@ def learn(drawn: Letters, held: NDArray[np.int64], seed: int, epochs: int) -> Co
         network = CompactNet(CONFIG, len(names))
     channels_last(network)
     begun = time.perf_counter()
+    said = [begun]
 
     def say(step: Progress) -> None:
-        print(f"epoch {step.done} of {step.total}, {time.perf_counter() - begun:.0f} s", flush=True)
+        if time.perf_counter() - said[0] >= 10:
+            said[0] = time.perf_counter()
+            print(f"step {step.done} of {step.total}, {step.note}, {said[0] - begun:.0f} s", flush=True)
 
     training = train(
         network,
-        lambda rows: pictures[index[rows]][:, None] / 255,
+        Fed(lambda rows: pictures[index[rows]][:, None] / 255, distort),
         codes.astype(np.int64),
-        Plan(**{**vars(PLAN), "epochs": epochs, "seed": seed}),
-        augment=distort,
+        replace(PLAN, epochs=epochs, seed=seed),
         notify=say,
     )
     print("loss by epoch:", ", ".join(f"{epoch.training:.3f}" for epoch in training.epochs))

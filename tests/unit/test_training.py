@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from graftwork.records import Progress
-from graftwork.training import AUGMENTATIONS, Augmentation, Plan, hold_out, train, waves
+from graftwork.training import AUGMENTATIONS, Augmentation, Plan, train, waves
+from tiny_training import fed
 
 ROWS = 120
 
@@ -34,10 +35,11 @@ def test_training_learns(points: tuple[Tensor, np.ndarray], optimiser: str) -> N
     net = network()
     said: list[Progress] = []
     plan = Plan(epochs=20, batch=16, rate=0.02, optimiser=optimiser)  # type: ignore[arg-type]
-    training = train(net, lambda i: values[i], codes, plan, notify=said.append)
+    training = train(net, fed(values), codes, plan, notify=said.append)
     assert (net(values).argmax(1).numpy() == codes).mean() > 0.95
     assert training.epochs[-1].training < training.epochs[0].training
-    assert [p.done for p in said] == list(range(1, 21))
+    assert said[-1].done == said[-1].total == 20 * 8
+    assert said[-1].note.startswith("epoch 20 of 20, loss ") and said[-1].note.endswith(" rows/s")
     assert training.stopped == "epochs" and not net.training
 
 
@@ -46,15 +48,10 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(points: tuple[
     found = []
     for seed in (1, 1, 2):
         net = network()
-        noise = Augmentation(noise=0.1)
-        train(net, lambda i: values[i], codes, Plan(epochs=3, seed=seed), augment=noise_on_points(noise))
+        train(net, fed(values, noise=0.1), codes, Plan(epochs=3, seed=seed))
         found.append(weights(net))
     assert all(np.array_equal(a, b) for a, b in zip(found[0], found[1], strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(found[0], found[2], strict=True))
-
-
-def noise_on_points(noise: Augmentation):  # type: ignore[no-untyped-def]
-    return lambda batch, generator: batch + noise.noise * torch.randn(batch.shape, generator=generator)
 
 
 def test_held_rows_are_never_learnt_from(points: tuple[Tensor, np.ndarray]) -> None:
@@ -67,7 +64,7 @@ def test_held_rows_are_never_learnt_from(points: tuple[Tensor, np.ndarray]) -> N
     for labels in (codes, spoilt):
         net = network()
         # no held-out loss may choose between epochs here: one epoch only
-        train(net, lambda i: values[i], labels, Plan(epochs=1, batch=16), held=held)
+        train(net, fed(values), labels, Plan(epochs=1, batch=16), held=held)
         found.append(weights(net))
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
 
@@ -78,9 +75,7 @@ def test_weights_of_the_best_held_epoch_are_kept(points: tuple[Tensor, np.ndarra
     held[::2] = True
     wrong = codes.copy()
     wrong[held] = 1 - wrong[held]  # the better it learns, the worse it does on these
-    training = train(
-        net := network(), lambda i: values[i], wrong, Plan(epochs=40, rate=0.02, patience=5), held=held
-    )
+    training = train(net := network(), fed(values), wrong, Plan(epochs=40, rate=0.02, patience=5), held=held)
     assert training.stopped == "patience"
     assert len(training.epochs) == training.kept + 5
     best = min(training.epochs, key=lambda epoch: epoch.held or 0)
@@ -92,7 +87,7 @@ def test_weights_of_the_best_held_epoch_are_kept(points: tuple[Tensor, np.ndarra
 
 def test_time_ends_training_with_something_learnt(points: tuple[Tensor, np.ndarray]) -> None:
     values, codes = points
-    training = train(network(), lambda i: values[i], codes, Plan(epochs=100_000, seconds=0.2))
+    training = train(network(), fed(values), codes, Plan(epochs=100_000, seconds=0.2))
     assert training.stopped == "time"
     assert 1 <= len(training.epochs) < 100_000
 
@@ -106,22 +101,9 @@ def test_a_row_of_no_weight_teaches_nothing(points: tuple[Tensor, np.ndarray]) -
     found = []
     for labels in (codes, spoilt):
         net = network()
-        train(net, lambda i: values[i], labels, Plan(epochs=2, batch=32), weights=weight)
+        train(net, fed(values), labels, Plan(epochs=2, batch=32), weights=weight)
         found.append(weights(net))
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
-
-
-def test_held_out_part_keeps_groups_whole_and_every_class_learnt() -> None:
-    codes = np.repeat(np.arange(3), 40)
-    groups = np.arange(120) // 4
-    held = hold_out(codes, groups, 0.1, seed=0)
-    assert 6 <= held.sum() <= 24
-    assert not set(groups[held]) & set(groups[~held])
-    assert set(codes[~held]) == {0, 1, 2} == set(codes[held])
-
-
-def test_nothing_is_held_out_of_one_row_a_class() -> None:
-    assert not hold_out(np.arange(3), np.arange(3), 0.1, seed=0).any()
 
 
 @pytest.mark.parametrize("amount", sorted({amount for amount, _ in AUGMENTATIONS} - {"none"}))
