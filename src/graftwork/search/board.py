@@ -9,11 +9,12 @@ import numpy as np
 from graftwork.records import Trial
 from graftwork.rows import IntArray
 from graftwork.search.candidates import Candidate
-from graftwork.search.judging import Answer, Truth, choose, scored
+from graftwork.search.judging import Answer, Truth, choose, lead, scored
 from graftwork.search.trying import Tried
 from graftwork.search.validation import Validation
 from graftwork.strategies.base import Task
 
+WENT_ON = "among the better half of the first looks: it was trained for longer"
 Outcome = Literal["chosen", "went on", "stopped", "failed"]
 
 
@@ -80,11 +81,20 @@ class Board:
         if able and last and one.candidate == chosen:
             outcome, said = "chosen", reason
         elif able and not said:
-            said = "went on to a longer training" if outcome == "went on" else "no clear lead over the chosen"
+            said = WENT_ON if outcome == "went on" else self._why_not(one.candidate, chosen)
         return Trial(
             one.candidate.strategy, dict(one.candidate.settings), one.rung, one.learnt, score, loss,
             sum(trial.seconds for trial in mine), outcome, said,
         )  # fmt: skip
+
+    def _why_not(self, candidate: Candidate, chosen: Candidate) -> str:
+        """Why another one is kept, in one sentence."""
+        found = lead(self.truth, self.answer(chosen), self.answer(candidate))
+        points = f"{abs(100 * found.score):.1f} points"
+        if found.score > 0:
+            return f"{points} behind {chosen.label} (standard error {100 * found.score_error:.1f})"
+        ahead = f"{points} ahead of" if found.score < 0 else "level with"
+        return f"{ahead} {chosen.label}, not clearly (standard error {100 * found.score_error:.1f})"
 
     def _answer(self, rank: int, trials: Sequence[Tried]) -> Answer:
         answers = np.full((len(self.asked), self.classes), np.nan)

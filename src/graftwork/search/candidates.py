@@ -132,8 +132,10 @@ def _seconds(candidate: Candidate, at: Situation) -> tuple[float, float, float]:
     rows = at.rows
     if candidate.strategy == "classical":
         return 2.0 + rows * (0.003 if at.kind == "text" else 0.008), 0.0, 0.0
+    if candidate.strategy == "layers":
+        return 6.0 + rows * (0.002 if at.kind == "text" else 0.005), 0.0, 0.0
     if candidate.cheap:
-        return 1.0 + rows * (0.002 if candidate.strategy == "layers" else 0.0005), 0.0, 0.0
+        return 1.0 + rows * 0.0015, 0.0, 0.0
     if candidate.strategy == "scratch":
         return 22.0, 2.0, 5.0
     fixed, share = _STARTS_S + _ENDS_S, 1.0

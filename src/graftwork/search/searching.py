@@ -24,8 +24,8 @@ SECONDS = 120.0
 """What the search may spend where nobody says."""
 SPARE = 0.02
 """Share of the time that is kept back: steps do not take twice the same time."""
-REFITTING = 0.15
-"""Share of the time that is kept for fitting a cheap leader on all rows."""
+REFITTING = 0.25
+"""Share of the time that may be kept for fitting the leader on all rows; what takes more is not refitted."""
 PROBING = 0.25
 """Share of the time for asking the probe fold by fold; where that is too little, fewer folds are asked."""
 PATIENCE = 3.0
@@ -99,13 +99,15 @@ class Search:
     @property
     def left(self) -> float:
         """Seconds for further trials: what is needed at the end is set aside."""
-        return self.seconds * (1 - SPARE) - self.spent - min(self.refitting, REFITTING * self.seconds)
+        reserve = self.refitting
+        reserve = reserve if reserve <= REFITTING * self.seconds else 0.0
+        return self.seconds * (1 - SPARE) - self.spent - reserve
 
     @property
     def refitting(self) -> float:
-        """Seconds for fitting a cheap leader on all rows; what was tuned may stay as it is."""
+        """Seconds for fitting the leader on all rows; one tuned beside held rows stays as it is."""
         best = self.board.best()
-        if not best.cheap or best == PROBE:
+        if best == PROBE or not (best.cheap or self.validation.origin == "folds"):
             return 0.0
         return 1.2 * max(one.seconds * len(self.task.codes) / one.learnt for one in self.board.of(best))
 
@@ -151,7 +153,7 @@ class Search:
             mine = self.board.of(best)
             folds = sorted(set(range(len(self.validation.folds))) - {one.fold for one in mine})
             cost = max(one.seconds for one in mine)
-            if best.cheap or not folds or self.left < 2.3 * cost:
+            if best.cheap or not folds or self.left < 1.1 * cost:
                 return
             if self._try(best, mine[0].rung, folds[0], mine[0].given).failed:
                 return
