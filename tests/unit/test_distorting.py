@@ -19,6 +19,7 @@ from graftwork.strategies.base import Task
 from graftwork.strategies.scratch import Scratch
 from graftwork.training import Augmentation, distortion, mirrorable, views
 from graftwork.training.distorting import DROPPED
+from graftwork.training.hearing import Sounds
 
 AMOUNTS = ("light", "strong")
 Batch = tuple[Tensor, ...]
@@ -218,6 +219,22 @@ def test_sounds_stay_sounds_of_their_own_loudness(name: str) -> None:
     assert distort is not None
     loud = [float(distort(batch, seeded(seed))[0][0].std() / batch[0][0].std()) for seed in range(40)]
     assert 0.75 < np.median(loud) < 1.1 and min(loud) > 0.4 and max(loud) < 2
+
+
+def test_sounds_move_by_at_most_the_stated_share_and_silence_comes_in() -> None:
+    rising = torch.arange(1.0, 201.0).repeat(60, 1)
+    only = Sounds(shift=0.1, gain=0, stretch=0, band=0, masks=0)
+    (found,) = only((torch.cat([rising, torch.zeros(60, 30)], 1),), seeded())
+    assert not found[:, 200:].any()
+    firsts, lasts = found[:, 0], found[:, 199]
+    ahead = found[:, 100] - 101  # of where it was
+    assert ahead.abs().max() <= 20 and ahead.min() < -10 and ahead.max() > 10
+    assert (firsts[ahead < 0] == 0).all() and (lasts[ahead > 0] == 0).all()
+    assert ((found == 0).sum(1) == 30 + ahead.abs()).all()
+    bands = torch.cat([rising, torch.zeros(60, 30)], 1)[:, None].repeat(1, 4, 1)
+    (energies,) = only((bands,), seeded())
+    # the quietest there is stands for silence, beside its own place where that is still there
+    assert torch.equal((energies[:, 0] == 1).sum(1), torch.where(ahead > 0, ahead, 1 - ahead).long())
 
 
 def test_spectra_of_another_unit_are_distorted_alike() -> None:

@@ -25,8 +25,8 @@ PICTURES: dict[tuple[str, str], tuple[Augmentation | RandAugment, ...]] = {
 }
 """What a network that others pretrained on photos bears; of ink and sounds, what `scratch` bears too."""
 SOUNDS = {
-    "light": Sounds(shift=0.1, gain=0.2, stretch=0.1, band=0.15, masks=1),
-    "strong": Sounds(shift=0.2, gain=0.4, stretch=0.15, band=0.25, masks=2),
+    "light": Sounds(shift=0.05, gain=0.2, stretch=0.1, band=0.15, masks=1),
+    "strong": Sounds(shift=0.1, gain=0.4, stretch=0.15, band=0.25, masks=2),
 }
 DROPPED = {"light": 0.1, "strong": 0.2}
 """Share of a text's tokens that are left out."""

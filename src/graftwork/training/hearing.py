@@ -10,7 +10,7 @@ from torch import Tensor
 class Sounds:
     """How much sounds are distorted, each by its own draw (SpecAugment, Park et al. 2019, and two more).
 
-    shift: the furthest that what sounds is turned round in time, as a share of its length. gain:
+    shift: the furthest that what sounds comes earlier or later, as a share of its length. gain:
     standard deviation of the loudness: of its logarithm (samples), in deviations of the energies
     (spectra). stretch, band: the widest masked part of time and of frequency, as shares. masks: of each.
 
@@ -29,7 +29,7 @@ class Sounds:
         late = sound.ndim == 2 or sound.shape[2] >= sound.shape[1]
         timed = sound if late else sound.transpose(1, 2)
         heard = _heard(timed)
-        changed = self._turned(timed, heard, generator)
+        changed = self._moved(timed, heard, generator)
         changed = self._louder(changed, heard, generator)
         changed = self._banded(changed, heard, generator)
         changed = self._masked(changed, heard, generator)
@@ -37,11 +37,18 @@ class Sounds:
         changed = torch.where(inside, changed, timed).to(sound.dtype)
         return (changed if late else changed.transpose(1, 2), *others)
 
-    def _turned(self, sound: Tensor, heard: Tensor, generator: torch.Generator) -> Tensor:
+    def _moved(self, sound: Tensor, heard: Tensor, generator: torch.Generator) -> Tensor:
+        """Earlier or later: what leaves at one end is lost, silence comes in at the other."""
         far = self.shift * (2 * torch.rand(len(sound), generator=generator) - 1)
         found = sound.clone()
         for row, (length, share) in enumerate(zip(heard.tolist(), far.tolist(), strict=True)):
-            found[row, ..., :length] = sound[row, ..., :length].roll(round(share * length), -1)
+            steps, whole = round(share * length), sound[row, ..., :length]
+            if not steps:
+                continue
+            moved = whole.roll(steps, -1)
+            silence = torch.zeros((), dtype=sound.dtype) if sound.ndim == 2 else whole.amin()
+            moved[..., slice(0, steps) if steps > 0 else slice(length + steps, length)] = silence
+            found[row, ..., :length] = moved
         return found
 
     def _louder(self, sound: Tensor, heard: Tensor, generator: torch.Generator) -> Tensor:
@@ -52,6 +59,8 @@ class Sounds:
 
     def _banded(self, sound: Tensor, heard: Tensor, generator: torch.Generator) -> Tensor:
         """Bands of frequency masked: set to the mean of a spectrum, filtered out of samples."""
+        if not self.masks:
+            return sound
         if sound.ndim == 2:
             spectrum = torch.fft.rfft(sound.float())
             # most of what tells sounds apart lies in the lower half of the samples' frequencies
