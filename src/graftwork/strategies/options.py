@@ -70,9 +70,9 @@ OWN: dict[tuple[str, Kind], dict[str, Any]] = {
     ("lora", "text"): {"epochs": 3, "rate": 1e-3, "decay": 0.01, "layer_decay": 1.0, "smoothing": 0.0},
     ("lora", "audio"): {"epochs": 8, "rate": 1e-3, "layer_decay": 1.0, "augment": "light"},
 }
-STEPS = 150
+STEPS = 60
 """Few rows are seen again until about this many steps are made, at most MOST_EPOCHS times."""
-MOST_EPOCHS = 40
+MOST_EPOCHS = 20
 FEW_ROWS, MANY_ROWS = 200, 10_000
 VIEWED = ((5_000, 4), (20_000, 2))
 """(rows up to which, views that are kept): what is stored at a cut stays within a few gigabytes."""
