@@ -15,7 +15,7 @@ from graftwork.backbones.examples import Distort
 from graftwork.rows import Kind
 from graftwork.training.distorting import covered, distortion
 
-VERSION = 1
+VERSION = 2
 """Of all distortions; part of every key."""
 
 
