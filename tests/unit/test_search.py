@@ -170,6 +170,14 @@ def test_answers_on_different_rows_are_compared_on_those_they_share() -> None:
     assert choose(truth, [probe, tuned]) == 0
 
 
+def test_a_cheap_one_within_noise_of_the_best_is_not_taken_where_the_probe_scores_higher() -> None:
+    truth, row = a_truth(), np.arange(300)
+    probe, best = answers(truth.codes, row >= 22, 0), answers(truth.codes, row >= 20, 6)
+    other = answers(truth.codes, (row < 100) | (row >= 123), 1)
+    assert lead(truth, best, probe).clear and not lead(truth, best, other).clear
+    assert choose(truth, [probe, other, best]) == 2
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_the_choice_never_scores_below_the_probe(data: st.DataObject) -> None:
