@@ -1,16 +1,27 @@
 """What was saved is what is loaded; anything else is refused with a reason."""
 
+import hashlib
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+from safetensors.numpy import save as save_arrays
 
+import tiny
 import toys
 from graftwork import artefact
+from graftwork.backbones import open_backbone
+from graftwork.backbones.base import Tunable
+from graftwork.backbones.learnt import LORA_A, LORA_B, digest_of_learnt
 from graftwork.errors import ArtefactError, RequestError, WorkError
 from graftwork.model import Model
 from graftwork.rows import Rows, Texts
+from graftwork.sources import find
 
 TEXTS = ["where is my parcel", "charged twice", "例子", "", "a" * 5000]
 
@@ -208,3 +219,120 @@ def test_the_manifest_digest_covers_every_file(tmp_path: Path) -> None:
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert there == named | {"manifest.json"}
     assert len(artefact.digest(folder)) == 64
+
+
+# --- what was tuned
+
+
+def tuned_model(
+    folder: Path, learnt: dict[str, np.ndarray[Any, np.dtype[np.float32]]] | None = None
+) -> Model:
+    """A tiny encoder whose last projection was tuned by low-rank matrices, with a toy head."""
+    encoder = open_backbone(find(str(tiny.bert(folder))), None, runtime="torch")
+    assert isinstance(encoder, Tunable)
+    rng = np.random.default_rng(0)
+    pair = {f"{VALUE}{end}": rng.normal(size=s).astype(np.float32) for end, s in ENDS.items()}
+    return Model(encoder.tuned(pair if learnt is None else learnt, None), a_model().head)
+
+
+VALUE = "encoder.encoder.layer.1.attention.self.value.weight"
+ENDS = {LORA_A: (2, 16), LORA_B: (16, 2)}
+
+
+def change_tensors(folder: Path, change: Callable[[dict[str, Any]], Any], told: bool = True) -> None:
+    """Other tensors in the artefact, every digest made to fit; `told`: the configuration's as well."""
+    path = folder / "backbone.safetensors"
+    arrays = load_file(path)
+    change(arrays)
+    path.write_bytes(save_arrays(arrays))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    files = {**manifest["files"], "backbone.safetensors": hashlib.sha256(path.read_bytes()).hexdigest()}
+    config = manifest["backbone"]["config"] | ({"learnt": digest_of_learnt(arrays)} if told else {})
+    edit(folder, files=files, backbone={**manifest["backbone"], "config": config})
+
+
+def test_a_tuned_model_is_stored_by_what_changed_and_answers_bit_for_bit(tmp_path: Path) -> None:
+    model = tuned_model(tmp_path / "s")
+    folder = save(tmp_path / "m.graft", model)
+    assert set(load_file(folder / "backbone.safetensors")) == {VALUE + LORA_A, VALUE + LORA_B}
+    sizes = artefact.sizes(folder)
+    assert sizes["backbone"] < 1_000 and "source" not in sizes
+    loaded, _ = artefact.load(folder)
+    assert np.array_equal(loaded.predict_proba(TEXTS), model.predict_proba(TEXTS))
+    assert loaded.backbone.fingerprint == model.backbone.fingerprint
+
+
+def test_a_bundled_tuned_model_needs_no_other_file(tmp_path: Path) -> None:
+    model = tuned_model(tmp_path / "s")
+    bundled, bare = save(tmp_path / "m.graft", model, bundle=True), save(tmp_path / "n.graft", model)
+    wanted = model.predict_proba(TEXTS)
+    shutil.rmtree(tmp_path / "s")
+    assert np.array_equal(artefact.load(bundled)[0].predict_proba(TEXTS), wanted)
+    with pytest.raises(RequestError, match="no source with weights of SHA-256"):
+        artefact.load(bare, offline=True)
+
+
+def test_an_older_version_refuses_what_it_would_answer_without_the_changes(tmp_path: Path) -> None:
+    tuned = artefact.inspect(save(tmp_path / "tuned.graft", tuned_model(tmp_path / "s")))
+    plain = artefact.inspect(save(tmp_path / "plain.graft", tuned_model(tmp_path / "s", {})))
+    assert (tuned.schema_version, plain.schema_version) == (3, 2)
+
+
+HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "no number": (lambda a: a[VALUE + LORA_A].fill(np.nan), "finite float32"),
+    "wrong shape": (lambda a: a.update({VALUE + LORA_B: np.zeros((17, 2), np.float32)}), r"\(17, 16\)"),
+    "no B": (lambda a: a.pop(VALUE + LORA_B), "and none"),
+    "another's name": (
+        lambda a: a.update({"roberta.layer.0.bias": np.zeros(3, np.float32)}), "has nothing",
+    ),
+    "nothing at all": (lambda a: a.clear(), "no tensors"),
+    "another type": (lambda a: a.update({"bias": np.zeros(16, np.int8)}), "int8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_tampered_tensors_are_refused_in_one_line(tmp_path: Path, case: str) -> None:
+    folder = save(tmp_path / "m.graft", tuned_model(tmp_path / "s"))
+    change, said = HOSTILE[case]
+    change_tensors(folder, change)
+    with pytest.raises(ArtefactError, match=said) as refused:
+        artefact.load(folder)
+    assert "\n" not in str(refused.value)
+
+
+def test_tensors_that_the_configuration_does_not_name_are_refused(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m.graft", tuned_model(tmp_path / "s"))
+    change_tensors(folder, lambda arrays: arrays[VALUE + LORA_A].fill(0.5), told=False)
+    with pytest.raises(ArtefactError, match="are others than its configuration names"):
+        artefact.load(folder)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff" * 200, (10**15).to_bytes(8, "little") + b"{}", b"\x02\0\0\0\0\0\0\0[]"]
+)
+@pytest.mark.parametrize("name", ["backbone.safetensors", "head.safetensors", "probe/answers.safetensors"])
+def test_a_file_that_holds_no_arrays_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    folder = save(tmp_path / "m.graft", tuned_model(tmp_path / "s"))
+    (folder / name).write_bytes(content)
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    edit(folder, files={**files, name: hashlib.sha256(content).hexdigest()})
+    with pytest.raises(ArtefactError, match="holds no arrays that can be read"):
+        artefact.load(folder)
+
+
+def test_a_file_that_the_manifest_does_not_list_is_never_read(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m.graft")
+    (folder / "backbone.safetensors").write_bytes(b"not verified by anything")
+    artefact.load(folder)
+    files = json.loads((folder / "manifest.json").read_text())["files"]
+    edit(folder, files={name: said for name, said in files.items() if not name.startswith("probe/row-")})
+    with pytest.raises(ArtefactError, match="has no probe rows"):
+        artefact.load(folder)
+
+
+def test_sizes_add_up_to_every_byte(tmp_path: Path) -> None:
+    folder = save(tmp_path / "m.graft", tuned_model(tmp_path / "s"), bundle=True)
+    sizes = dict(artefact.sizes(folder))
+    total = sizes.pop("total")
+    assert total == sum(sizes.values()) == sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    assert set(sizes) == {"source", "head", "backbone", "examples", "report", "manifest"}

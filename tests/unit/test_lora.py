@@ -75,7 +75,7 @@ def peft_says(cut: Cut, count: int) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("kind", ["text", "image"])
 @pytest.mark.parametrize(
-    "recipe", [Lora(rank=4), Lora(rank=3, alpha=5.0), Lora(rank=2, modules="all")], ids=str
+    "recipe", [Lora(rank=4), Lora(rank=3, alpha=5), Lora(rank=2, modules="all")], ids=str
 )
 def test_the_merged_network_answers_as_peft_does(
     encoder: Backbone, sights: Backbone, kind: str, recipe: Lora

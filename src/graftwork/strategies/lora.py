@@ -35,7 +35,7 @@ class Lora:
     """
 
     rank: int = 8
-    alpha: float = 16.0
+    alpha: int = 16
     dropout: float = 0.0
     modules: Literal["attention", "all"] = "attention"
     options: Options = field(default_factory=Options)
@@ -69,7 +69,7 @@ class Lora:
         _require_peft()
         from peft import LoraConfig, inject_adapter_in_model
 
-        narrow = min(min(cut.network.get_submodule(name).weight.shape) for name in names)
+        narrow = min(min(cut.network.get_parameter(f"{name}.weight").shape) for name in names)
         if self.rank >= narrow:
             raise RequestError(
                 f"rank={self.rank} seen; the narrowest layer it would adapt has {narrow} columns or rows, so "
