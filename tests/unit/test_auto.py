@@ -343,7 +343,9 @@ def test_no_training_learns_from_the_rows_it_is_asked(
     fold = validation_of(task).folds[0]
     part = trial_task(task, fold, name, 0.1)
     watch = Watch(lambda: 0.0, silent, name, None)
-    attempt(Candidate(name), task, replace(part, look=True), fold[1], backbone, watch)
+    # one that is only looked at is never refitted; the others are quicker to make so
+    part = replace(part, look=name != "partial")
+    attempt(Candidate(name), task, part, fold[1], backbone, watch)
     assert held
     for one in held:
         assert one is not None and one[fold[1]].all()
