@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from graftwork import paths
+from graftwork.backbones.examples import Tokens
 from graftwork.errors import RequestError
 from graftwork.records import Progress
 from graftwork.training import Fed, Layers, Plan, dropout, loop, machine, train
@@ -232,6 +233,15 @@ def test_an_error_made_ahead_comes_in_its_place() -> None:
     assert [next(found) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(found)
+
+
+def test_whole_texts_are_padded_to_their_batchs_longest_and_no_further() -> None:
+    tokens = Tokens([[1, 2, 3], [4, 5], []], np.array([8, 8, 8]))
+    ids, mask = tokens.tight().batch(np.array([1, 0, 2]))
+    assert ids.tolist() == [[4, 5, 0], [1, 2, 3], [0, 0, 0]]
+    assert mask.tolist() == [[1, 1, 0], [1, 1, 1], [0, 0, 0]]
+    assert tokens.tight().batch(np.array([2]))[0].shape == (1, 1)
+    assert tokens.batch(np.array([1]))[0].shape == (1, 8)
 
 
 # --- dropout

@@ -44,6 +44,13 @@ class Tokens:
             mask[row, : len(known)] = 1
         return ids, mask
 
+    def tight(self) -> "Tokens":
+        """The same, each text as long as it is alone, so that a batch is padded to its longest and no more.
+
+        For passes whose batches are fixed: here a row's last bits depend on its neighbours.
+        """
+        return Tokens(self.tokens, np.array([max(1, len(one)) for one in self.tokens], dtype=np.int64))
+
 
 @dataclass(frozen=True)
 class Activations:

@@ -89,13 +89,17 @@ class Pretrained(ABC):
         notify: Notify = silent,
     ) -> Cut:
         """See `Tunable.cut`."""
+        from graftwork.backbones.examples import Tokens
         from graftwork.backbones.parted import cut
 
         if block is not None:
             return cut(self, block, rows, views, keep, notify)
         network = self.network()
         names = frozenset(name for name, one in network.named_parameters() if one.requires_grad)
-        return Cut(None, network, self.examples(rows, notify), names)
+        examples = self.examples(rows, notify)
+        if isinstance(examples, Tokens):
+            examples = examples.tight()  # an eighth of all tokens would be padding
+        return Cut(None, network, examples, names)
 
     def parted(self, block: str) -> "Parted":
         """See `Whole.parted`."""
