@@ -103,16 +103,13 @@ AUGMENTATIONS: dict[tuple[str, str], Augmentation | None] = {
 def affine(matrix: Tensor, high: int, wide: int) -> Tensor:
     """(n, high, wide, 2) places that maps (n, 2, 3) send a grid's middles to; a side runs from -1 to 1.
 
-    As torch's affine_grid without aligned corners, in a seventh of its time.
+    As torch's affine_grid without aligned corners, in a fraction of its time.
     """
     across, down = (
-        ((2 * torch.arange(size, device=matrix.device) + 1) / size - 1)[None] for size in (wide, high)
+        ((2 * torch.arange(size, device=matrix.device) + 1) / size - 1)[:, None] for size in (wide, high)
     )
-    sides = [
-        (matrix[:, k, :1] * across)[:, None, :] + (matrix[:, k, 1:2] * down + matrix[:, k, 2:])[:, :, None]
-        for k in (0, 1)
-    ]
-    return torch.stack(sides, -1)
+    start = down * matrix[:, None, :, 1] + matrix[:, None, :, 2]
+    return start[:, :, None] + (across * matrix[:, None, :, 0])[:, None]
 
 
 def warp(pictures: Tensor, grid: Tensor) -> Tensor:
