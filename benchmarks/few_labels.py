@@ -2,7 +2,8 @@
 
 Ours is the whole fit: source opened, encoder pulled, head fitted. SetFit runs at its own defaults (one
 epoch of pairs, batches of 16) in an environment of its own, whose Python GRAFT_SETFIT_PYTHON names; its
-imports are not counted. The two take turns, draw by draw. Settings of ours were chosen on training rows
+imports are not counted. The two take turns, draw by draw, after the probe, whose seconds in the first draw
+include the choice of a runtime, made once a machine. Settings of ours were chosen on training rows
 that these draws leave alone as well as the test rows; test rows are only counted.
 Where the trees of real data and models are: GRAFT_TEST_DATA, GRAFT_TEST_MODELS.
 """
