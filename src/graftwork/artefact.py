@@ -291,6 +291,8 @@ def _publish(work: Path, folder: Path) -> None:
     if not folder.exists():
         work.rename(folder)
         return
+    if paths.exchanged(work, folder):
+        return  # what lies in `work` now is the older one, which the caller removes
     old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
     folder.rename(old)
     try:

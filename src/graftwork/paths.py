@@ -1,5 +1,6 @@
 """Where this installation keeps what it knows, and how a small fact is kept so that it never flips."""
 
+import ctypes
 import hashlib
 import json
 import os
@@ -80,6 +81,19 @@ def replace_file(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def exchanged(one: Path, other: Path) -> bool:
+    """Swap two folders in one step, so that at no moment either name is missing; False where it cannot be.
+
+    Linux alone has a call for it, and not every file system takes it.
+    """
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(call(here, os.fsencode(one), here, os.fsencode(other), swap) == 0)
 
 
 def _link_into_place(path: Path, text: str) -> None:

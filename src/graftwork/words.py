@@ -107,6 +107,13 @@ def _count(number: int, noun: str) -> str:
     return f"1 {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def sizes_in_words(sizes: Mapping[str, int]) -> str:
+    """The whole, then each part that makes a tenth of it."""
+    total = sizes["total"]
+    parts = [f"{name} {size(of)}" for name, of in sizes.items() if name != "total" and 10 * of >= total]
+    return f"{size(total)}: {', '.join(parts)}"
+
+
 def scores_beside(result: Result) -> str:
     """A table: the declared metric first, the model's column first, then each baseline's."""
     columns = {result.strategy: result.assessment, **result.baselines}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,12 @@ from typer.testing import CliRunner
 
 import graftwork as gw
 import tiny
-from graftwork import running
+from graftwork import running, wire
 from graftwork.cli import app
 from graftwork.records import Progress
 from graftwork.strategies.base import Task
 from graftwork.strategies.probe import Probe
+from graftwork.words import outcome_in_words
 
 pytestmark = pytest.mark.usefixtures("brisk")
 
@@ -219,3 +221,39 @@ def test_a_slow_strategy_gets_one_repeat_of_folds_and_its_share_of_the_budget(
     outcome = gw.fit(table, source=source, strategy=recipe, baselines="none", budget=120)
     assert outcome.result.assessed_on == "folds" and len(given) == 6
     assert len(set(given)) == 1 and given[0] is not None and 10 < given[0] < 20
+
+
+def test_an_artefact_takes_the_place_of_another_in_one_step(
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = fitted(tmp_path, source, strategy="probe", settings=None)
+    outcome.save(tmp_path / "m.graft")
+    real, seen = Path.rename, list[str]()
+
+    def rename(self: Path, target: Path) -> Path:
+        seen.append(self.name)
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    outcome.save(tmp_path / "m.graft")
+    if sys.platform == "linux":
+        assert not seen, "there was a moment without an artefact"
+    assert gw.Model.load(tmp_path / "m.graft").predict(["good film"])
+    assert [path.name for path in tmp_path.glob("*m.graft*")] == ["m.graft"]
+
+
+def test_a_choice_without_transfer_is_judged_by_the_probe(tmp_path: Path, source: str) -> None:
+    class Choosing(Probe):
+        def fit(self, task: Task, *rest: Any) -> Any:
+            model = super().fit(task, *rest)
+            trial = {"strategy": "classical", "settings": {}, "rung": 0, "rows": 24, "score": 0.5}
+            trial |= {"log_loss": 0.7, "seconds": 1.5, "outcome": "chosen", "reason": "it did best"}
+            return replace(model, settings={"chosen": "classical", "trials": [trial]})
+
+    recipe = Choosing(name="auto", quick=False)
+    outcome = fitted(tmp_path, source, strategy=recipe, settings=None, baselines="classical", budget=300)
+    assert outcome.verdict is not None and "verdict on the probe" in str(outcome.verdict.caution)
+    said = outcome_in_words(outcome.result)
+    assert "auto: chose classical out of 1 trial in 1.5 s; it did best" in said and "of 300 allowed" in said
+    assert wire.result(outcome.result)["trials"][0]["reason"] == "it did best"
+    assert "trials" not in outcome.model.settings

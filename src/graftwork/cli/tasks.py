@@ -129,12 +129,15 @@ def fit(
             f"interrupted; {there}to go on where it was, give the same command and --resume"
         ) from error
     if json:
-        console.emit({"artefact": str(saved), **wire.result(outcome.result)})
+        console.emit(
+            {"artefact": str(saved), **wire.result(outcome.result), "bytes": dict(artefact.sizes(saved))}
+        )
     else:
-        from graftwork.words import outcome_in_words
+        from graftwork.words import outcome_in_words, sizes_in_words
 
         console.say(outcome_in_words(outcome.result))
-        console.say(f"\nsaved   {saved}\nreport  {saved / 'report.html'}")
+        console.say(f"\nsaved   {saved} ({sizes_in_words(artefact.sizes(saved))})")
+        console.say(f"report  {saved / 'report.html'}")
 
 
 @app.command()
