@@ -139,6 +139,13 @@ def test_the_model_is_called_by_what_was_chosen(html: str) -> None:
     assert "auto (partial)" in Page(html).text
 
 
+def test_what_was_not_tried_is_said_once() -> None:
+    found = tiny.searched(result())
+    html = render(replace(found, settings={**found.settings, "not_tried": ["full", "lora (rank 8)"]}))
+    assert html.count("lora (rank 8)") == 1 and "Not tried, for lack of time" in html
+    assert "Not tried" not in render(found)
+
+
 def test_trials_are_not_listed_among_the_settings(html: str) -> None:
     record = html[html.index('id="provenance"') :]
     assert "no clear lead" not in record and "partial" in record

@@ -140,7 +140,8 @@ def _trained(result: Result) -> bool:
 def _settings(result: Result) -> dict[str, object]:
     """What the record at the end lists: all but what other parts show."""
     shown = course.SHOWN if _trained(result) else frozenset()
-    return {key: value for key, value in result.settings.items() if key not in shown and key != "trials"}
+    shown = shown | ({"trials", "not_tried"} if result.trials else {"trials"})
+    return {key: value for key, value in result.settings.items() if key not in shown}
 
 
 def _metrics(result: Result) -> list[str]:
