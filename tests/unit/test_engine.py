@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,38 @@ def test_omp_num_threads_limits_the_cores(monkeypatch: pytest.MonkeyPatch) -> No
     assert engine.cores() == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "100000")
     assert engine.cores() < 100000
+
+
+def test_a_compiled_network_is_freed_when_nobody_uses_it_any_more() -> None:
+    import gc
+    import weakref
+
+    runner = engine._load(recipe("freed"), "openvino", "f32")
+    assert len(engine._over(runner, sample())) == 20
+    queue = weakref.ref(runner._queue)  # type: ignore[attr-defined]
+    del runner
+    gc.collect()
+    assert queue() is None
+
+
+def test_networks_held_ready_are_bounded_and_those_used_last_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "_runners", {})
+    built: list[str] = []
+
+    def ready(name: str, passing: bool = False) -> engine.Runner:
+        def build() -> object:
+            built.append(name)
+            return module()
+
+        return engine.runner(replace(recipe(name, build=build), passing=passing), "torch", "f32")
+
+    own = ready("own")
+    for number in range(6):
+        ready(f"tuned {number}", passing=True)
+        assert ready("own") is own
+    assert len(engine._runners) == 1 + engine.HELD_PASSING
+    for number in range(6):
+        ready(f"source {number}")
+    assert len(engine._runners) == engine.HELD
+    ready("source 5")
+    assert built.count("source 5") == built.count("own") == 1
