@@ -150,7 +150,8 @@ class Pretrained(ABC):
         module = self._build()
         if self.learnt:
             apply_learnt(module, self.learnt, self.source.name)
-        return self._with_layers(module) if "layers" in self.config else module
+        module = self._with_layers(module) if "layers" in self.config else module
+        return module.eval()
 
     def _with_layers(self, module: Any) -> Any:
         """The network whose features are those of the config's layers, then its own."""
