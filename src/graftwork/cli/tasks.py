@@ -25,7 +25,7 @@ from graftwork.cli.app import (
     columns,
     guarded,
 )
-from graftwork.errors import RequestError, WorkError
+from graftwork.errors import GraftworkError, RequestError, WorkError
 
 
 @app.command()
@@ -121,6 +121,10 @@ def fit(
                 **columns(text, file, label, group, split),
             )
             saved = outcome.save(out, examples=examples, bundle=bundle)
+    except GraftworkError as error:
+        if first:
+            error.args = (f"{error} ({out} holds the probe's answer)",)
+        raise
     except KeyboardInterrupt as error:
         if not run.exists():
             raise
