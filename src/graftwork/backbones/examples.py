@@ -82,25 +82,23 @@ class Activations:
     def _hidden(self, index: IntArray, view: IntArray) -> Tensor:
         shape, width = self.shape[index], self._width(index)
         kinds = np.unique(np.stack([view, shape], 1), axis=0)
-        if len(kinds) == 1:
+        if len(kinds) == 1 and self.views[kinds[0, 0]][kinds[0, 1]].shape[1] == width:
             ((v, k),) = kinds
-            return torch.from_numpy(_rows(self.views[v][k], self.place[index], width))
-        hidden = np.zeros((len(index), width), np.float32)
+            hidden = torch.empty(len(index), width)
+            # torch's own memory, used again each step; clip: without a copy between. Nothing is clipped
+            np.take(self.views[v][k], self.place[index], axis=0, out=hidden.numpy(), mode="clip")
+            return hidden
+        hidden = torch.zeros(len(index), width)
         for v, k in kinds:
             members = np.flatnonzero((view == v) & (shape == k))
-            found = _rows(self.views[v][k], self.place[index[members]], width)
-            hidden[members, : found.shape[1]] = found
-        return torch.from_numpy(hidden)
+            found = np.asarray(self.views[v][k])[:, :width][self.place[index[members]]]
+            hidden.numpy()[members, : found.shape[1]] = found
+        return hidden
 
     def _width(self, index: IntArray) -> int:
         if self.unit is None or self.lengths is None:
             return max(int(self.views[0][k].shape[1]) for k in np.unique(self.shape[index]))
         return int(self.lengths[index].max()) * self.unit
-
-
-def _rows(matrix: NDArray[np.float32], place: IntArray, width: int) -> NDArray[np.float32]:
-    """A copy of these rows, the first `width` numbers of each; only they are read where it is a map."""
-    return np.ascontiguousarray(np.asarray(matrix)[:, :width][place])
 
 
 @dataclass(frozen=True)
