@@ -81,9 +81,9 @@ class Activations:
 
     def _hidden(self, index: IntArray, view: IntArray) -> Tensor:
         shape, width = self.shape[index], self._width(index)
-        kinds = np.unique(np.stack([view, shape], 1), axis=0)
-        if len(kinds) == 1 and self.views[kinds[0, 0]][kinds[0, 1]].shape[1] == width:
-            ((v, k),) = kinds
+        kinds = sorted(set(zip(view.tolist(), shape.tolist(), strict=True)))
+        ((v, k), *others) = kinds
+        if not others and self.views[v][k].shape[1] == width:
             hidden = torch.empty(len(index), width)
             # torch's own memory, used again each step; clip: without a copy between. Nothing is clipped
             np.take(self.views[v][k], self.place[index], axis=0, out=hidden.numpy(), mode="clip")
