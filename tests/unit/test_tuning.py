@@ -35,7 +35,7 @@ from graftwork.strategies.tuning import (
     tunable,
     tune,
 )
-from graftwork.training import Fed, Layers, Plan, Training, train
+from graftwork.training import Checkpoints, Fed, Layers, Plan, Training, train
 from toys import ToyBackbone
 
 QUICK = Options(epochs=3, rate=3e-3, precision="f32", balance="none", layer_decay=0.9)
@@ -245,12 +245,45 @@ def test_held_rows_teach_only_where_a_last_training_is_asked_for(
     assert model.settings["refit_epochs"] == (model.settings["kept_epoch"] if refit else 0)
 
 
+def test_the_training_on_all_rows_is_another_one_however_long_the_first_went_on(
+    encoder: Backbone, tmp_path: Path
+) -> None:
+    task = opinions(120, validation=marked(120, slice(80, 120)))
+    options = replace(QUICK, epochs=2, refit=True, average=False)
+    kept = fitted(replace(task, checkpoints=Checkpoints(tmp_path)), encoder, options)
+    assert kept.settings["kept_epoch"] == 2
+    assert kept.backbone.fingerprint == fitted(task, encoder, options).backbone.fingerprint
+
+
+@pytest.mark.parametrize("changed", [{"layer_decay": 0.5}, {"augment": "light"}])
+def test_other_rates_or_distortions_are_another_training(
+    encoder: Backbone, tmp_path: Path, changed: Any
+) -> None:
+    task = opinions(120, checkpoints=Checkpoints(tmp_path))
+    one, other = (fitted(task, encoder, replace(QUICK, **said)) for said in ({}, changed))
+    assert one.backbone.fingerprint != other.backbone.fingerprint
+
+
 def test_a_start_that_nothing_improves_on_is_kept_and_the_backbone_is_the_source(encoder: Backbone) -> None:
     task = opinions(60, validation=marked(60, slice(40, 60)))
     model = fitted(task, encoder, replace(QUICK, rate=0.0, decay=0.0, refit=True))
     assert model.settings["kept_epoch"] == 0
     assert model.backbone.fingerprint == encoder.fingerprint
     assert model.settings["tensors"] == 0
+
+
+@pytest.mark.parametrize("method", ["weights", "logits"])
+def test_a_start_that_is_fitted_again_on_all_rows_is_balanced_as_it_was(
+    encoder: Backbone, method: Any
+) -> None:
+    codes = (np.arange(120) % 6 == 0).astype(np.int64)
+    task = replace(opinions(120, validation=marked(120, slice(80, 120))), codes=codes)
+    options = replace(QUICK, rate=0.0, decay=0.0, refit=True)
+    plain, made_up = (
+        fitted(task, encoder, replace(options, balance=one)).answer(task.rows).probabilities
+        for one in ("none", method)
+    )
+    assert made_up[:, 1].mean() > 1.5 * plain[:, 1].mean()
 
 
 def test_a_loss_that_is_no_number_ends_the_training_and_the_best_so_far_is_kept(encoder: Backbone) -> None:

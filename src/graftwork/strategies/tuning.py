@@ -21,7 +21,7 @@ from graftwork.strategies.classifier import Classifier, heat_of, linear_of, star
 from graftwork.strategies.options import Options
 from graftwork.strategies.scratch import held_rows
 from graftwork.training import Layers, Plan, Training, distortion, mirrorable, train
-from graftwork.training.balance import balanced
+from graftwork.training.balance import Balance, balanced
 from graftwork.training.checkpoints import Checkpoint
 
 TOLD_BY_SCORE = 100
@@ -147,8 +147,23 @@ class Tuning:
 
     def run(self, plan: Plan, held: NDArray[np.bool_]) -> tuple[Classifier, Training, dict[str, Tensor]]:
         """From the probe on: the trained network, how it went, and what the network was at the start."""
-        task, codes = self.task, self.task.codes
-        balance = balanced(self.method, codes, len(task.labels), task.weights, held)
+        task = self.task
+        network, balance = self.start(held)
+        start = state_of(network)
+        plan = replace(plan, sampling=balance.sampling)
+        # the same plan on all rows is another training than beside held ones
+        work = {**self.work, "balance": self.method, "held": np.flatnonzero(held).tolist()}
+        done = train(
+            network, self.cut.examples, task.codes, plan,
+            held=held, weights=balance.weights, offsets=balance.offsets, layers=self.layers,
+            from_start=True, checkpoint=checkpoint_of(task, self.basis, plan, work), notify=self.notify,
+        )  # fmt: skip
+        return network, done, start
+
+    def start(self, held: NDArray[np.bool_]) -> tuple[Classifier, Balance]:
+        """The source's network with the probe of the rows that are not held on it, balanced as asked."""
+        task = self.task
+        balance = balanced(self.method, task.codes, len(task.labels), task.weights, held)
         self.cut.network.load_state_dict(self.source)
         head = started(replace(task, weights=balance.weights), self.basis, held, self.notify)
         network = Classifier(self.cut.network, head)
@@ -156,15 +171,7 @@ class Tuning:
             # the probe has learnt how common classes are; from now on that is added while learning alone
             with torch.no_grad():
                 network.head.bias.sub_(torch.from_numpy(balance.offsets).float())
-        start = state_of(network)
-        plan = replace(plan, sampling=balance.sampling)
-        checkpoint = checkpoint_of(task, self.basis, plan, {**self.work, "balance": self.method})
-        done = train(
-            network, self.cut.examples, codes, plan,
-            held=held, weights=balance.weights, offsets=balance.offsets, layers=self.layers,
-            from_start=True, checkpoint=checkpoint, notify=self.notify,
-        )  # fmt: skip
-        return network, done, start
+        return network, balance
 
 
 def tune(
@@ -190,6 +197,7 @@ def tune(
         plan = replace(plan, patience=None)
     method, why = balance_of(options, task, basis, held)
     layers = layers_of(cut, backbone.blocks(), 1.0 if options.layer_decay is None else options.layer_decay)
+    work = {**work, "layer_decay": options.layer_decay, "augment": options.augment}
     tuning = Tuning(task, basis, cut, layers, method, work, state_of(cut.network), notify)
     refit = bool(options.refit) and bool(held.any()) and not task.look
     first = replace(plan, seconds=FIRST * plan.seconds) if refit and plan.seconds is not None else plan
@@ -215,7 +223,7 @@ def refitted(tuning: Tuning, network: Classifier, done: Training, plan: Plan, sh
     kept = state_of(network)
     everything = np.zeros(len(tuning.task.codes), dtype=bool)
     if not done.kept:
-        return Classifier(network.features, started(tuning.task, tuning.basis, everything, tuning.notify))
+        return tuning.start(everything)[0]
     left = None if plan.seconds is None else max(plan.seconds - done.seconds, 1e-3)
     again = replace(plan, epochs=done.kept, patience=None, seconds=left)
     other, last, start = tuning.run(again, everything)
