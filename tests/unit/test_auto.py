@@ -73,6 +73,7 @@ class World:
     strategies: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     failing: dict[str, Exception] = field(default_factory=dict)
     fitted: list[str] = field(default_factory=list)
+    tuned: dict[str, Any] = field(default_factory=dict)
 
     def get(self, group: str, name: str) -> Callable[[], "Fake"]:
         return lambda: Fake(self, name)
@@ -86,6 +87,7 @@ class Fake:
     world: World = field(compare=False)
     name: str
     blocks: int = 2
+    rate: float | None = None
     transfers: bool = True
     quick: bool = False
 
@@ -109,7 +111,9 @@ class Fake:
         # half of what there is to learn is learnt in the first tenth of the time
         gained = min(1.0, 0.5 + training / seconds / 1.8)
         learnt = frozenset(np.array(task.rows.names)[~task.validation].tolist())
-        return Scripted(0.7 + (quality - 0.7) * gained, {"name": self.name}, len(self.name), learnt)
+        return Scripted(
+            0.7 + (quality - 0.7) * gained, {"name": self.name, **world.tuned}, len(self.name), learnt
+        )
 
 
 @pytest.fixture
@@ -320,6 +324,32 @@ def test_a_search_that_was_killed_goes_on_with_the_trial_under_way(world: World,
     model = auto(world, task)
     assert world.fitted[:2] == ["probe", "full"] and "mlp" not in world.fitted
     assert model.settings["chosen"] == "full"
+
+
+@pytest.mark.parametrize("left", [60.0, 12.0, 3.0])
+def test_a_search_resumed_with_little_time_left_knows_what_was_found(
+    world: World, tmp_path: Path, left: float
+) -> None:
+    world.strategies |= {"probe": (0.7, 2, 0), "partial": (0.95, 30, 4)}
+    task = a_task(validation=np.zeros(ROWS, dtype=bool), checkpoints=Checkpoints(tmp_path))
+    whole = auto(world, task)
+    assert whole.settings["chosen"] == "partial" and whole.settings["chosen_by"]["rows"] == ROWS
+    again = auto(world, replace(task, seconds=left)).settings
+    assert again["chosen"] == "partial"
+    assert again["chosen_by"]["rows"] == ROWS
+    assert [one["strategy"] for one in again["trials"]][:3] == ["probe", "mlp", "classical"]
+
+
+def test_variants_that_were_tried_are_not_tried_again(world: World, tmp_path: Path) -> None:
+    world.strategies |= {"full": (0.95, 20, 2)}
+    world.tuned = {"options": {"rate": 1e-4}}
+    task = a_task(checkpoints=Checkpoints(tmp_path))
+    whole = auto(world, task)
+    assert {one["settings"].get("rate") for one in by_strategy(whole)["full"]} == {None, 4e-5, 2.5e-4}
+    world.fitted.clear()
+    again = auto(world, replace(task, seconds=6.0))
+    assert again.settings["trials"] == whole.settings["trials"]
+    assert sorted(world.fitted) == ["full", "probe"]
 
 
 @pytest.mark.parametrize("name", ["partial", "full", "lora", "scratch"])

@@ -224,6 +224,28 @@ def test_patience_goes_on_counting(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert logged(found[1]) == logged(expected[1])
 
 
+def test_patience_that_had_ended_is_not_taken_up_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(RICH, rate=5.0, epochs=9, patience=3, warmup=0.0, gradual=False)
+    expected = rich(None, plan=plan)
+    assert expected[1].stopped == "patience"
+    save = loop.Run._save
+
+    def killed_at_the_end(self: loop.Run) -> None:
+        if self.state.stopped is not None:
+            raise Stopped
+        save(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Run, "_save", killed_at_the_end)
+        with pytest.raises(Stopped):
+            rich(tmp_path / "a", plan=plan)
+    found = rich(tmp_path / "a", plan=plan)
+    assert logged(found[1]) == logged(expected[1])
+    assert same(found[0], expected[0])
+
+
 def test_time_spent_before_an_interruption_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a"
     with monkeypatch.context() as patched:

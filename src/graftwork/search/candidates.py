@@ -115,9 +115,12 @@ def trainings(at: Situation, registered: Collection[str]) -> list[Candidate]:
 
 
 def variants(best: Candidate, settings: Mapping[str, Any]) -> list[Candidate]:
-    """Neighbours of the best training, for time that is left over. settings: of the model that it gave."""
+    """Neighbours of the best training, for time that is left over; a neighbour has none of its own.
+
+    settings: of the model that it gave.
+    """
     rate = dict(settings.get("options", {})).get("rate")
-    if best.strategy not in TUNING or not isinstance(rate, float):
+    if best.strategy not in TUNING or not isinstance(rate, float) or "rate" in best.settings:
         return []
     return [Candidate(best.strategy, {**best.settings, "rate": rate * by}) for by in (0.4, 2.5)]
 

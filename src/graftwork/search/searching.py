@@ -57,13 +57,17 @@ class Search:
         self.candidates: list[Candidate] = []
         self.lanes: list[Lane] = []
         self.models: dict[Candidate, Model] = {}
+        self.ledger = Ledger(task, basis)
         self.earlier: list[Tried] = []
+        self.under_way: Tried | None = None
 
     def start(self) -> Model:
         """The probe on every row: an answer from the first seconds on.
 
-        Where even one more like it would take too long, no fold is left to choose on.
+        Where even one more like it would take too long, no fold is left to choose on, but for those on
+        which an earlier run has asked it.
         """
+        self.earlier, self.under_way = self.ledger.read()
         probe = fitted(
             PROBE, self._alone(self.task), self.basis, Watch(self.timer, self.notify, "probe", None)
         )
@@ -71,26 +75,29 @@ class Search:
         affordable = int(PROBING * self.seconds / max(self.spent, 1e-9))
         if affordable < len(self.validation.folds):
             some = max(affordable, 1) if 2 * self.spent <= self.seconds else 0
-            self.validation = replace(self.validation, folds=self.validation.folds[:some])
+            asked = sum(one.candidate == PROBE for one in self.earlier)
+            self.validation = replace(self.validation, folds=self.validation.folds[: max(some, asked)])
         if self.interim is not None:
             self.interim(probe)
         return probe
 
     def go(self) -> None:
         """Try what suits the rows while there is time; needs folds."""
-        self.board, self.ledger = Board(self.task, self.validation), Ledger(self.task, self.basis)
-        self.earlier, begun = self.ledger.read()
+        self.board = Board(self.task, self.validation)
         self.board.trials += [one for one in self.earlier if one.candidate == PROBE]
         for fold in range(len(self.board.trials), len(self.validation.folds)):
             self._try(PROBE, 0, fold, None)
         registered = registry.names("strategies")
         self.at = known.situation_of(self.task, len(self.validation.folds[0][0]))
         self._go_through(known.cheap(registered))
-        if self.left > LOOKING_S:
-            self.at = replace(known.looked_into(self.at, self.task, self.basis), losing=self._losing())
-            self._go_through(known.trainings(self.at, registered), begun)
-            self._vary()
-            self._confirm()
+        if self.left <= LOOKING_S:
+            self._go_through(self._taken_up())
+            return
+        self.at = replace(known.looked_into(self.at, self.task, self.basis), losing=self._losing())
+        self._go_through(known.trainings(self.at, registered))
+        self._go_through(self._taken_up())
+        self._vary()
+        self._confirm()
 
     @property
     def spent(self) -> float:
@@ -120,8 +127,22 @@ class Search:
             return False
         return lead(self.board.truth, self.board.answer(CLASSICAL), self.board.answer(PROBE)).clear
 
-    def _go_through(self, candidates: Sequence[Candidate], begun: Tried | None = None) -> None:
+    def _taken_up(self) -> list[Candidate]:
+        """What an earlier run took up, such as variants of its best training, and this one has not yet."""
+        tried = [*self.earlier, *([] if self.under_way is None else [self.under_way])]
+        return [
+            one for one in dict.fromkeys(t.candidate for t in tried) if one not in (PROBE, *self.candidates)
+        ]
+
+    def _note(self, begun: Tried | None) -> None:
+        """Keep what was found so far, that of an earlier run too which this one has not taken up yet."""
+        places = {id(one) for one in self.board.trials}
+        waiting = [one for one in self.earlier if id(one) not in places]
+        self.ledger.write([*self.board.trials, *waiting], begun)
+
+    def _go_through(self, candidates: Sequence[Candidate]) -> None:
         """Take candidates up, with what an earlier run found out, and try them while there is time."""
+        begun = self.under_way
         for candidate in candidates:
             self._add(candidate, known.lane_of(candidate, self.at))
         for one in self.earlier:
@@ -142,7 +163,8 @@ class Search:
             return
         like = replace(self.lanes[self.candidates.index(best)], state="open")
         for candidate in known.variants(best, self.board.of(best)[0].settings):
-            self._add(candidate, like)
+            if candidate not in self.candidates:
+                self._add(candidate, like)
         while (step := following(self.lanes, self.left, self.left)) is not None:
             self._take(step)
 
@@ -195,7 +217,7 @@ class Search:
         part = self._alone(part) if candidate.cheap else replace(part, look=rung == 0)
         tried = Tried(candidate, rung, fold, len(learnt), given, 0.0, None, training=training)
         if not candidate.cheap:
-            self.ledger.write(self.board.trials, tried)
+            self._note(tried)
         try:
             model, answers = attempt(candidate, self.task, part, held, self.basis, watch)
         except Exception as error:
@@ -210,7 +232,7 @@ class Search:
                 self.models[candidate] = model
         tried = replace(tried, seconds=self.timer() - watch.begun)
         self.board.trials.append(tried)
-        self.ledger.write(self.board.trials, None)
+        self._note(None)
         self._learn(tried)
         return tried
 

@@ -172,11 +172,12 @@ class Run:
                 return "trouble"
             self._end_epoch(Epoch(number, float(np.mean(done.losses)), *self.asked(), done.epoch_s))
             done.losses, done.epoch_s = [], 0.0
-            self._save_if_due()
             if not whole or (self.share >= 1 and number < self.plan.epochs):
                 return "time"
             if self.plan.patience is not None and number - done.kept >= self.plan.patience:
                 return "patience"
+            # of what goes on alone: a state from here would be gone on with whatever was decided above
+            self._save_if_due()
         return "epochs"
 
     def _epoch(self, number: int) -> bool:
