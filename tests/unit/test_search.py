@@ -171,11 +171,20 @@ def test_answers_on_different_rows_are_compared_on_those_they_share() -> None:
 
 
 def test_a_cheap_one_within_noise_of_the_best_is_not_taken_where_the_probe_scores_higher() -> None:
-    truth, row = a_truth(), np.arange(300)
-    probe, best = answers(truth.codes, row >= 22, 0), answers(truth.codes, row >= 20, 6)
-    other = answers(truth.codes, (row < 100) | (row >= 123), 1)
+    truth, row = a_truth(1000), np.arange(1000)
+    probe, best = answers(truth.codes, row >= 24, 0), answers(truth.codes, row >= 20, 6)
+    other = answers(truth.codes, (row < 500) | (row >= 525), 1)
     assert lead(truth, best, probe).clear and not lead(truth, best, other).clear
     assert choose(truth, [probe, other, best]) == 2
+
+
+def test_beyond_half_a_point_the_log_loss_may_speak_for_a_lead_within_its_error() -> None:
+    truth, row = a_truth(), np.arange(300)
+    probe, better = answers(truth.codes, row >= 22, 0), answers(truth.codes, row < 280, 6)
+    found = lead(truth, better, probe)
+    assert 0.005 < found.score < found.score_error and 0 < found.loss < 2 * found.loss_error
+    assert found.clear
+    assert not lead(truth, answers(truth.codes, row < 279, 6), probe).clear  # a third of a point is a tie
 
 
 @settings(max_examples=40, deadline=None)

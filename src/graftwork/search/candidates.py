@@ -18,6 +18,7 @@ from graftwork.rows import Kind
 from graftwork.search.halving import Lane
 from graftwork.strategies.base import Task
 from graftwork.strategies.options import defaults
+from graftwork.training.machine import mixed, roomy
 
 CHEAP = frozenset({"probe", "mlp", "layers", "classical"})
 """Strategies that train no network of their own: seconds."""
@@ -32,7 +33,11 @@ FEW = 32
 """Labels a class up to which contrastive learning comes first."""
 _STARTS_S, _ENDS_S = 5.0, 6.0
 """Seconds that a training takes before its first step and after its last one, until they are measured."""
-_LOOKED_AT = 32
+_LOOKED_AT, _PASSES = 16, 3
+_A_VIEW = 0.6
+"""What a kept view of a row costs to distort and extract, in passes of a training through the network."""
+_VIEWS_SHARE = 0.15
+"""Share of the time that may go into views of rows kept at a cut; fewer views are kept where it is little."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +100,13 @@ def cheap(registered: Collection[str]) -> list[Candidate]:
     return [Candidate(name) for name in ("mlp", "layers", "classical") if name in registered]
 
 
-def trainings(at: Situation, registered: Collection[str]) -> list[Candidate]:
-    """Trainings that suit the situation, the most promising first; only of registered strategies."""
-    partial = [Candidate("partial", {"blocks": k}) for k in (2, 4) if k < at.blocks] or [Candidate("partial")]
+def trainings(at: Situation, registered: Collection[str], seconds: float = np.inf) -> list[Candidate]:
+    """Trainings that suit the situation, the most promising first; only of registered strategies.
+
+    seconds: of the whole search.
+    """
+    counts: list[dict[str, Any]] = [{"blocks": k} for k in (2, 4) if k < at.blocks] or [{}]
+    partial = [Candidate("partial", {**count, **_fewer_views(at, seconds)}) for count in counts]
     full, lora, pairs = Candidate("full"), Candidate("lora"), Candidate("contrastive")
     if at.kind == "text" and at.per_class <= FEW:
         order = [pairs, full, lora, *partial]
@@ -112,6 +121,16 @@ def trainings(at: Situation, registered: Collection[str]) -> list[Candidate]:
     strangers = [Candidate(name) for name in sorted(set(registered) - set(RANKS) - {"auto"})]
     able = [one for one in [*order, *strangers] if one.strategy in registered]
     return [one for one in able if not _hopeless(one, at)]
+
+
+def _fewer_views(at: Situation, seconds: float) -> dict[str, int]:
+    """How many views `partial` keeps, where its own number would take too much of the time."""
+    usual = defaults("partial", at.kind, at.rows).views
+    assert usual is not None
+    views = usual
+    while views > 1 and at.rows * views * at.forward_s * _A_VIEW > _VIEWS_SHARE * seconds:
+        views //= 2
+    return {} if views == usual else {"views": views}
 
 
 def variants(best: Candidate, settings: Mapping[str, Any]) -> list[Candidate]:
@@ -146,7 +165,7 @@ def _seconds(candidate: Candidate, at: Situation) -> tuple[float, float, float]:
     assert usual.epochs is not None and usual.views is not None
     if candidate.strategy == "partial":
         share = min(1.0, candidate.settings.get("blocks", 2) / max(at.blocks, 1))
-        fixed += rows * usual.views * at.forward_s / 2
+        fixed += rows * candidate.settings.get("views", usual.views) * at.forward_s * _A_VIEW
     if candidate.strategy == "contrastive":
         return fixed + 8_000 * at.forward_s, fixed, 1_000 * at.forward_s
     epoch = 3.0 * at.forward_s * rows * share
@@ -178,9 +197,11 @@ def _network(task: Task, basis: Backbone) -> tuple[int, bool, float]:
         return 0, False, 0.0
     inputs = examples.batch(np.arange(len(index)), None)
     attention = any("attention" in type(module).__name__.lower() for module in network.modules())
-    with torch.inference_mode():
-        network(*inputs)
-        start = time.perf_counter()
-        network(*inputs)
-    blocks = found.blocks()
-    return max(len(blocks), 1), attention, (time.perf_counter() - start) / len(index)
+    took = []
+    # as a training runs it: its memory, its precision; the least of a few, as the first one warms up
+    with roomy(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=mixed("auto")):
+        for _ in range(_PASSES):
+            start = time.perf_counter()
+            network(*inputs)
+            took.append(time.perf_counter() - start)
+    return max(len(found.blocks()), 1), attention, min(took) / len(index)

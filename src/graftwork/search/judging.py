@@ -2,8 +2,8 @@
 
 The best of ten scores on a few hundred rows is partly luck. A dearer candidate must therefore lead by
 more than one standard error of the paired difference (after the one-standard-error rule of Breiman et
-al. 1984), or be no worse and clearly surer of the truth: log-losses tell candidates apart long before
-their accuracies do.
+al. 1984), or by more than half a point with log-losses that do not speak against it, or be no worse and
+clearly surer of the truth: log-losses tell candidates apart long before their accuracies do.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,8 @@ from graftwork.heads import temperature
 from graftwork.records import Metric
 from graftwork.rows import IntArray
 
+TIE = 0.005
+"""A lead of the metric up to which models are equal, whatever their log-losses but for a clear difference."""
 SCORE_ERRORS = 1.0
 LOSS_ERRORS = 2.0
 _DRAWS = 200
@@ -62,9 +64,10 @@ class Lead:
 
     @property
     def clear(self) -> bool:
-        """More than what luck gives: by the metric, or no worse by it and clearly surer."""
+        """More than what luck gives: by the metric, or by the metric and the log-loss together."""
         surer = self.loss > LOSS_ERRORS * self.loss_error + _LEAST
-        return self.score > SCORE_ERRORS * self.score_error + _LEAST or (self.score >= 0 and surer)
+        ahead = self.score > SCORE_ERRORS * self.score_error + _LEAST
+        return ahead or (self.score >= 0 and surer) or (self.score > TIE + _LEAST and self.loss > 0)
 
 
 def scored(truth: Truth, answer: Answer) -> tuple[float, float]:

@@ -94,7 +94,7 @@ class Search:
             self._go_through(self._taken_up())
             return
         self.at = replace(known.looked_into(self.at, self.task, self.basis), losing=self._losing())
-        self._go_through(known.trainings(self.at, registered))
+        self._go_through(known.trainings(self.at, registered, self.seconds))
         self._go_through(self._taken_up())
         self._vary()
         self._confirm()
