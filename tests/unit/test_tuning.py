@@ -272,6 +272,19 @@ def test_a_start_that_nothing_improves_on_is_kept_and_the_backbone_is_the_source
     assert model.settings["tensors"] == 0
 
 
+def test_a_loss_that_is_no_number_leaves_the_start_where_no_row_tells_epochs_apart(
+    encoder: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoilt(*given: Any, **named: Any) -> Training:
+        return replace(train(*given, **named), stopped="trouble", trouble="the loss was nan at step 4")
+
+    monkeypatch.setattr(tuning, "train", spoilt)
+    model = fitted(opinions(24), encoder, QUICK)
+    assert "at step 4" in model.settings["trouble"] and model.settings["epochs"] == 3
+    assert model.settings["kept_epoch"] == 0 and "the start was kept" in model.settings["remark"]
+    assert model.backbone.fingerprint == encoder.fingerprint
+
+
 @pytest.mark.parametrize("method", ["weights", "logits"])
 def test_a_start_that_is_fitted_again_on_all_rows_is_balanced_as_it_was(
     encoder: Backbone, method: Any

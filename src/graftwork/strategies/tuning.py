@@ -122,7 +122,7 @@ def checked(task: Task, options: Options, cut: Cut, strategy: str) -> None:
     normalised = any(isinstance(one, nn.modules.batchnorm._BatchNorm) for one in cut.network.modules())
     if normalised and not options.still and options.batch == 1:
         raise RequestError(
-            "batch=1 and still=False seen; batch normalisation needs two rows at least to take a mean of; "
+            "batch=1 and still=false seen; batch normalisation needs two rows at least to take a mean of; "
             "set batch=2 or more, or still=true"
         )
     if options.mixup and not cut.examples.batch(np.array([0]))[0].is_floating_point():
@@ -203,6 +203,11 @@ def tune(
     first = replace(plan, seconds=FIRST * plan.seconds) if refit and plan.seconds is not None else plan
     network, done, start = tuning.run(first, held)
     index = np.flatnonzero(held)
+    if done.trouble and not len(index):
+        # nothing tells whether an epoch before it was any good
+        network.load_state_dict(start)
+        done = replace(done, kept=0)
+        remark = f"{len(held)} rows are too few to hold some out: the start was kept"
     share = 1.0
     if options.average and len(index) and done.kept:
         share = averaged(network, start, cut.examples, task, index, plan.precision)
@@ -286,5 +291,6 @@ def settings_of(
         "bytes": sum(array.nbytes for array in learnt.values()),
         "seconds_an_epoch": [epoch.seconds for epoch in done.epochs if epoch.number],
         "training_curve": [[e.number, e.training, e.held] for e in done.epochs if e.number],
+        "memory": done.memory,
         "seed": plan.seed,
     }
