@@ -90,6 +90,7 @@ def test_settings_change_a_copy_of_the_strategy_given() -> None:
         ({"how": "quick"}, "expected slow or fast"),
         ({"places": ""}, "values with commas"),
         ({"epochs": "0"}, "epochs=0 seen; expected 1 or more"),
+        ({"epochs": "-1"}, "epochs=-1 seen; expected 1 or more"),
         ({"smoothing": "1"}, "less than 1"),
         ({"precision": "f8"}, "expected auto, f32 or bf16"),
     ],

@@ -110,10 +110,10 @@ def _read(given: object, kind: Any) -> object:
 def _bounded(name: str, value: object) -> None:
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return
-    if not math.isfinite(value) or value < 0:
-        raise RequestError(f"{name}={value} seen; expected a finite number, zero or more")
     if name in COUNTS and value < 1:
         raise RequestError(f"{name}={value} seen; expected 1 or more")
+    if not math.isfinite(value) or value < 0:
+        raise RequestError(f"{name}={value} seen; expected a finite number, zero or more")
     if name in SHARES and value >= 1:
         raise RequestError(f"{name}={value} seen; expected a share, 0 or more and less than 1")
 
