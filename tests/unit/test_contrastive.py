@@ -18,10 +18,12 @@ from graftwork.backbones import open_backbone
 from graftwork.backbones.base import Backbone, labelled_matrix
 from graftwork.errors import RequestError
 from graftwork.records import Progress, silent
+from graftwork.report.course import MEANINGS
 from graftwork.rows import Rows, Texts
 from graftwork.sources import find
 from graftwork.strategies.base import Task
 from graftwork.strategies.contrastive import ByLength, Contrastive, Pairs
+from graftwork.strategies.setting import configured, known_settings
 from graftwork.training import Checkpoints
 from graftwork.training.dealing import dealt
 from toys import ToyBackbone
@@ -109,6 +111,14 @@ def test_a_loss_that_is_no_number_leaves_the_source_as_it_was(
     model = QUICK.fit(opinions(12), encoder, silent)
     assert model.backbone.fingerprint == encoder.fingerprint
     assert "the loss was nan at step 1" in model.settings["trouble"]
+
+
+def test_what_was_set_is_in_the_record_by_the_names_that_set_it(encoder: Backbone) -> None:
+    model = replace(QUICK, clip=None).fit(opinions(12), encoder, silent)
+    options = model.settings["options"]
+    assert set(options) == set(known_settings(QUICK)) and set(options) <= set(MEANINGS)
+    assert options["steps"] == QUICK.steps and options["clip"] is None
+    assert configured("contrastive", options) == replace(QUICK, clip=None)
 
 
 def test_probabilities_are_those_of_rows_it_has_not_seen(encoder: Backbone) -> None:

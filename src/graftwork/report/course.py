@@ -114,6 +114,7 @@ MEANINGS: Mapping[str, str] = {
     "layers": "layers whose features the head sees",
     "rank": "of the matrices that stand beside the source's",
     "epochs": "passes over the rows, at most",
+    "steps": "batches that the encoder is pulled by",
     "batch": "rows a step",
     "rate": "learning rate of the last layers and the head",
     "decay": "weight decay",
@@ -133,6 +134,9 @@ MEANINGS: Mapping[str, str] = {
     "augment": "how much training rows are distorted",
     "views": "ways in which each row is seen where its features are stored at a cut",
     "refit": "learn once more, from held rows too, for as many epochs as they chose",
+    "embeddings": "the table of token vectors learns too",
+    "head": "fitted on what the encoder gives then",
+    "calibrate": "halves of few rows say how sure answers to unseen rows may be",
 }
 _OWN = ("blocks", "block", "layers", "rank", "alpha")
 _STOPPED = {

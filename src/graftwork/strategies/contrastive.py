@@ -22,6 +22,7 @@ from graftwork.rows import Kind
 from graftwork.strategies.base import Task
 from graftwork.strategies.probe import Choice, fit_head
 from graftwork.strategies.scratch import held_rows
+from graftwork.strategies.setting import known_settings
 from graftwork.strategies.tuning import checkpoint_of, learnt_of, tunable
 from graftwork.training import Layers, Plan, Training, answered, train
 from graftwork.training.dealing import batches_an_epoch
@@ -42,11 +43,12 @@ class Pairs:
     codes: Tensor
 
     def __call__(self, features: Tensor, index: Tensor) -> Tensor:
-        codes = self.codes[index].to(features.device)
+        codes = self.codes.to(index.device)[index]
         unit = F.normalize(features.float(), dim=1)
         same = (codes[:, None] == codes[None]).float()
         others = 1 - torch.eye(len(codes), device=features.device)
-        return ((unit @ unit.T - same).square() * others).sum() / others.sum()
+        # a row alone has no pair
+        return ((unit @ unit.T - same).square() * others).sum() / others.sum().clamp(min=1)
 
 
 class ByLength(nn.Module):
@@ -123,7 +125,8 @@ class Contrastive:
             heat *= self.crossed(learnt, halves, basis, backbone, notify)
         head = replace(head, config={**head.config, "temperature": heat})
         settings = {**chosen, **said, "temperature": heat, "labels_a_class": each}
-        return Model(tuned, head, settings={**settings, "held_rows": int(held.sum())})
+        options = {name: getattr(self, name) for name in known_settings(self)}
+        return Model(tuned, head, settings={**settings, "options": options, "held_rows": int(held.sum())})
 
     def pulled(
         self, task: Task, basis: Backbone, backbone: Tunable, notify: Notify
@@ -134,7 +137,7 @@ class Contrastive:
         # weights from which a loss was no number are no better than the source's
         learnt = {} if done.trouble else learnt_of(cut.network, cut, before)
         said = {
-            "plan": plan.to_json(), "epochs": len(done.epochs), "stopped_by": done.stopped,
+            "epochs": len(done.epochs), "stopped_by": done.stopped,
             "trouble": done.trouble, "tensors": len(learnt), "seed": plan.seed,
             "bytes": sum(array.nbytes for array in learnt.values()),
             "training_curve": [[e.number, e.training, e.held] for e in done.epochs],
