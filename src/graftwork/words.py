@@ -60,6 +60,10 @@ def _chosen(result: Result) -> list[str]:
         spent = sum(one.seconds for one in result.trials)
         trials = _count(len(result.trials), "trial")
         said.append(f"chose {settings['chosen']} out of {trials} in {duration(spent)}{reason}")
+        if settings.get("not_tried"):
+            said.append(
+                f"not tried, for lack of time: {', '.join(f'{one}' for one in settings['not_tried'])}"
+            )
     options = settings.get("options")
     if isinstance(options, Mapping) and options:
         said.append(settings_in_words({**{k: settings[k] for k in _OWN if k in settings}, **options}))
@@ -97,6 +101,8 @@ def _course(settings: Mapping[str, Any]) -> str:
     made = settings["epochs"]
     why = _STOPPED.get(str(settings["stopped_by"]), str(settings["stopped_by"]))
     kept = settings.get("kept_epoch")
+    if kept is None:
+        return f"trained {_count(made, 'epoch')} ({why})"
     start = "the start was kept" if kept == 0 else f"the weights after epoch {kept} were kept"
     held = settings.get("held_rows")
     rows = f" by {held:,} held rows" if held else ""

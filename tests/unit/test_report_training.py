@@ -186,3 +186,8 @@ SHAPE = [(tag, sorted(attributes)) for tag, attributes in Page(render(hostile("p
 def test_no_text_of_a_setting_changes_the_page(text: str) -> None:
     html = render(hostile(text))
     assert [(tag, sorted(attributes)) for tag, attributes in Page(html).elements] == SHAPE
+
+
+def test_what_a_rising_validation_means_is_said_only_where_there_is_one() -> None:
+    assert "Where validation rises" in render(curved((0.9, 0.8), (0.5, 0.4)))
+    assert "Where validation rises" not in render(curved((0.9, None), (0.5, None)))

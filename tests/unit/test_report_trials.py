@@ -11,6 +11,7 @@ from graftwork.records import Result, Trial
 from graftwork.report import render
 from graftwork.report.svg import BOTTOM, HEIGHT, TOP
 from graftwork.report.trials import chart, probe_level, sentence, spending, strategies
+from graftwork.words import model_in_words
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,22 @@ def test_what_was_not_tried_is_said_once() -> None:
     html = render(replace(found, settings={**found.settings, "not_tried": ["full", "lora (rank 8)"]}))
     assert html.count("lora (rank 8)") == 1 and "Not tried, for lack of time" in html
     assert "Not tried" not in render(found)
+
+
+def test_the_words_of_a_search_name_what_was_not_tried() -> None:
+    found = tiny.searched(result())
+    said = "\n".join(
+        model_in_words(replace(found, settings={**found.settings, "not_tried": ["full", "lora"]}))
+    )
+    assert "not tried, for lack of time: full, lora" in said
+    assert "not tried" not in "\n".join(model_in_words(found))
+
+
+def test_words_are_silent_about_an_epoch_that_nothing_chose() -> None:
+    found = tiny.tuned(result())
+    settings = {name: value for name, value in found.settings.items() if name != "kept_epoch"}
+    said = "\n".join(model_in_words(replace(found, settings=settings)))
+    assert "trained 10 epochs (no better any more)" in said and "None" not in said
 
 
 def test_trials_are_not_listed_among_the_settings(html: str) -> None:
