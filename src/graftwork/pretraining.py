@@ -82,6 +82,7 @@ def pretrain(
     training = train(
         made.network, Fed(made.batches, made.augment), learnt.target.codes, plan, held=held, notify=notify
     )
+    made.network.cpu()  # its features run there, wherever it learnt
     part, tested, accuracy = _accuracy(made, labelled, learnt, held)
     seen = digests(learnt.rows)
     about = Pretraining(

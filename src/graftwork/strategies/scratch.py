@@ -95,6 +95,7 @@ class Scratch:
             made.network, Fed(made.batches, made.augment), task.codes, plan,
             held=held, weights=task.weights, notify=notify,
         )  # fmt: skip
+        made.network.cpu()  # its features run there, wherever it learnt
         backbone = made.backbone()
         head = linear_head(made.network, task.labels)
         if held.any():
