@@ -2,7 +2,9 @@
 
 import math
 import re
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -190,6 +192,24 @@ def test_memory_that_does_not_suffice_halves_the_pieces_and_the_step_is_the_same
     assert close(network, expected)
 
 
+def test_batches_made_ahead_follow_where_memory_has_fallen_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = learner_of(plain(), BARE)
+    made = list(learner.batches([np.arange(start, start + 20) for start in (0, 20, 40)], 0))
+    real, sizes = Learner._loss, []
+
+    def short(self: Learner, piece: Any) -> Tensor:
+        if len(piece.index) > 6:
+            raise torch.OutOfMemoryError("simulated")
+        sizes.append(len(piece.index))
+        return real(self, piece)
+
+    monkeypatch.setattr(Learner, "_loss", short)
+    for batch in made:
+        learner.learn(batch, 0.5)
+    assert learner.pieces == 4
+    assert sizes == [5] * 4 * 3
+
+
 def test_memory_too_short_for_a_single_row_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def short(self: Learner, piece: Any) -> Tensor:
         raise torch.OutOfMemoryError("simulated")
@@ -205,15 +225,50 @@ def test_pieces_leave_batch_normalisation_two_rows_each() -> None:
     assert [len(piece.index) for piece in batch.pieces] == [3, 2, 2, 2]
 
 
-def test_threads_are_tried_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+def test_threads_are_tried_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GRAFT_HOME", str(tmp_path))
     monkeypatch.setattr(machine.engine, "cores", lambda: 4)
+    monkeypatch.setattr(machine, "_others_s", lambda: 0.0)
     monkeypatch.setattr(machine, "_seconds", lambda count, run: {4: 1.0, 2: 0.95, 1: 0.5}[count])
     assert machine.threads("work", lambda: None) == 1
     monkeypatch.setattr(machine, "_seconds", lambda count, run: {4: 1.0, 2: 0.95, 1: 0.95}[count])
     assert machine.threads("work", lambda: None) == 1
     assert machine.threads("other work", lambda: None) == 4
     assert paths.home() == tmp_path
+
+
+def test_threads_are_tried_in_turns_so_that_a_slow_spell_decides_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GRAFT_HOME", str(tmp_path))
+    monkeypatch.setattr(machine.engine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "_others_s", lambda: 0.0)
+    for slow in (3, 4, 5, 6, 7):
+        took = iter([3.0] * slow + [1.0] * 99)
+        monkeypatch.setattr(machine, "_seconds", lambda *_, took=took: next(took))
+        assert machine.threads(f"slow for {slow}", lambda: None) == 2
+
+
+@pytest.mark.parametrize("others", [lambda: None, iter(range(10**6)).__next__])
+def test_a_machine_that_is_busy_or_does_not_say_gives_all_its_cores(
+    others: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GRAFT_HOME", str(tmp_path))
+    monkeypatch.setattr(machine.engine, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "_others_s", others)
+    monkeypatch.setattr(machine, "_seconds", lambda count, run: {2: 1.0, 1: 0.5}[count])
+    assert machine.threads("work", lambda: None) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the machine does not say how busy it is")
+def test_what_others_do_does_not_count_ones_own_work() -> None:
+    before, began = machine._others_s(), time.process_time()
+    while time.process_time() - began < 0.3:
+        pass
+    after = machine._others_s()
+    assert before is not None and after is not None
+    # others may be at work meanwhile, on every core; this process's own 0.3 s are not among it
+    assert after - before > -0.05
 
 
 def test_trying_threads_changes_nothing_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,8 +231,8 @@ class Run:
         return (-epoch.score, loss)
 
     def _threads(self) -> int:
-        """As many as make a step quickest; tried out where the training is long enough."""
-        if self.total < machine.WORTH_MEASURING:
+        """As many as make a step quickest; tried out where the training is long enough and on a processor."""
+        if self.total < machine.WORTH_MEASURING or self.learner.device == "cuda":
             return torch.get_num_threads()
         learner, before = self.learner, self._copy()
         order = dealt(

@@ -1,12 +1,14 @@
 """What this machine gives a training: threads, memory that stays, its precision, its device."""
 
 import ctypes
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -22,7 +24,9 @@ _KEEP, _TRIM_DEFAULT = 2**31 - 1, 128 * 1024
 WORTH_MEASURING = 300
 """Steps from which on a training is long enough to try how many threads suit it."""
 _CLEARLY = 0.9
-_TRIES = 4
+_ROUNDS = 4
+_QUIET = 0.1
+"""Cores that others may keep busy meanwhile, at most: beside them fewer threads look better than they are."""
 COMPILED_FROM = 2_000
 """Steps from which on a GPU the minute that compiling takes is won back."""
 
@@ -60,35 +64,57 @@ def threads(key: Any, run: Callable[[], object]) -> int:
     """Threads with which `run` is quickest: fewer than all cores only where that is clearly quicker.
 
     Settled once for `key` (plain JSON of all that shapes the work) on this machine and kept, since the
-    number of threads may change the last bits of a result.
+    number of threads may change the last bits of a result. Where others are at work on the machine
+    meanwhile, or where it does not say so, all its cores.
     """
     cores = engine.cores()
     if cores == 1:
         return 1
-    work = {"work": key, "processor": converted.processor(), "cores": cores, "torch": version("torch")}
+    work = {
+        "work": key,
+        "rounds": _ROUNDS,
+        "processor": converted.processor(),
+        "cores": cores,
+        "torch": version("torch"),
+    }
     return int(paths.kept("threads", work, lambda: {"threads": _quickest(cores, run)})["threads"])
 
 
 def _quickest(cores: int, run: Callable[[], object]) -> int:
-    best, least = cores, _seconds(cores, run)
-    count = cores // 2
-    while count:
-        seconds = _seconds(count, run)
-        if seconds < _CLEARLY * least:
-            best, least = count, seconds
-        count //= 2
-    return best
+    """The candidates take turns, so that a slow spell of the machine meets all of them."""
+    counts = [cores]
+    while counts[-1] > 1:
+        counts.append(counts[-1] // 2)
+    for count in counts:
+        _seconds(count, run)  # the first run makes what later ones find made
+    begun, before = time.perf_counter(), _others_s()
+    rounds = [[_seconds(count, run) for count in counts] for _ in range(_ROUNDS)]
+    after = _others_s()
+    if before is None or after is None or after - before > _QUIET * (time.perf_counter() - begun):
+        return cores
+    best = 0
+    for place in range(1, len(counts)):
+        if all(seconds[place] < _CLEARLY * seconds[best] for seconds in rounds):
+            best = place
+    return counts[best]
 
 
 def _seconds(count: int, run: Callable[[], object]) -> float:
-    """The least of a few tries, which what else the machine does disturbs least."""
     torch.set_num_threads(count)
-    found = []
-    for _ in range(_TRIES):
-        started = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - started)
-    return min(found)
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def _others_s() -> float | None:
+    """Seconds of processor time that went to anything but this process, from any start; None: not known."""
+    try:
+        with Path("/proc/stat").open(encoding="ascii") as file:
+            # user, nice, system, idle, waiting, interrupts twice, stolen by other machines
+            ticks = [int(one) for one in file.readline().split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    return (sum(ticks) - sum(ticks[3:5])) / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
 @contextmanager

@@ -91,6 +91,8 @@ class Learner:
         Where a GPU's memory does not suffice, the rows go in twice as many pieces from then on.
         """
         while True:
+            if len(batch.pieces) < min(self.pieces, self._most(batch.index)):
+                batch = self._batch(batch.index, batch.number)  # it was made before memory fell short
             try:
                 return self.step(batch, share)
             except torch.OutOfMemoryError:
@@ -101,7 +103,6 @@ class Learner:
             self.optimiser.zero_grad()
             if self.device == "cuda":
                 torch.cuda.empty_cache()
-            batch = self._batch(batch.index, batch.number)
 
     def step(self, batch: Batch, share: float) -> float:
         """One step as `learn` makes it, in the pieces that the batch has."""
