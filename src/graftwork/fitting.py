@@ -226,8 +226,11 @@ class Fitting:
         # each row is asked once of the final model, and once more where it is held out of a fold
         reserve += fits * start_up + a_row * rows * (1 if fits == 1 else 2)
         each = (self.clock.left - reserve - SPARE_SHARE * self.request.budget) / fits
-        if self.run is None or self.request.recipe.name == "auto":
-            return each  # it spends what there is, whatever an earlier attempt had
+        if self.run is None:
+            return each
+        if self.request.recipe.name == "auto":
+            # it spends what there is; what an earlier attempt found is worth the time to put it together
+            return max(each, LEAST_SEARCH_S) if self.run.resumed else each
         decided = self.run.decided("seconds", each)
         assert isinstance(decided, float)
         return decided

@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from typer.testing import CliRunner
 
 import graftwork as gw
 import tiny
-from graftwork import running, wire
+from graftwork import fitting, running, wire
 from graftwork.cli import app
 from graftwork.records import Progress
+from graftwork.strategies.auto import Auto
 from graftwork.strategies.base import Task
 from graftwork.strategies.probe import Probe
 from graftwork.words import outcome_in_words
+from toys import ToyBackbone
 
 pytestmark = pytest.mark.usefixtures("brisk")
 
@@ -166,6 +169,27 @@ def test_what_was_decided_once_stays(tmp_path: Path) -> None:
     assert running.begin(tmp_path / "run", {}, resume=True).decided("seconds", 1.0) == 3.5
 
 
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"strategy": "lora", "settings": {"epochs": 3, "rank": 8}}, "had strategy full, this one has lora;"),
+        ({"settings": {"epochs": 4, "batch": None}}, "had settings epochs=3, this one has epochs=4;"),
+        ({"settings": {"epochs": 3}, "seed": 1}, "had seed 0, this one has 1;"),
+        ({"data": "ab" * 32}, "had data 0f0f0f0f0f0f..., this one has abababababab...;"),
+        ({"metric": None}, "had metric accuracy, this one has null;"),
+    ],
+)
+def test_a_run_of_another_request_is_told_by_what_differs(
+    tmp_path: Path, other: dict[str, Any], said: str
+) -> None:
+    settings = {"epochs": 3, "batch": None}
+    asked = {"data": "0f" * 32, "strategy": "full", "settings": settings, "seed": 0, "metric": "accuracy"}
+    running.begin(tmp_path / "run", asked, resume=False)
+    with pytest.raises(gw.RequestError) as caught:
+        running.begin(tmp_path / "run", {**asked, **other}, resume=True)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("said", ["often", "-1", "3600"])
 def test_checkpoints_come_at_least_every_minute(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(running.EVERY, said)
@@ -203,6 +227,21 @@ def test_a_budget_too_short_is_answered_by_the_probe(tmp_path: Path, source: str
     outcome = fitted(tmp_path, source, budget="0.01s", baselines="all")
     assert outcome.result.strategy == "probe" and "left no time for full" in outcome.result.settings["remark"]
     assert outcome.verdict is None and "left no time for a model without" in str(outcome.result.no_verdict)
+
+
+def test_a_search_that_is_resumed_when_its_time_is_up_is_asked_for_what_it_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting, "changed_seconds", lambda *_: (0.0, 0.0))
+    request = fitting.Request(Auto(), "auto", None, "none", 10.0, 0, None, None, True, tmp_path)
+    one = fitting.Fitting(request, None, lambda _: None)
+    one.basis, one.dataset = ToyBackbone(), SimpleNamespace(rows=None)  # type: ignore[assignment]
+    one.bench = SimpleNamespace(learning=[0], test=[1])  # type: ignore[assignment]
+    one.clock.before = 9.0
+    for resumed, least in ((False, -1.0), (True, fitting.LEAST_SEARCH_S)):
+        one.run = running.Run(tmp_path, 0.0, resumed=resumed)
+        seconds = one.search_seconds(0.5)
+        assert seconds is not None and least <= seconds < least + 2.0
 
 
 def test_a_slow_strategy_gets_one_repeat_of_folds_and_its_share_of_the_budget(

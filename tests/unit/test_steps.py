@@ -271,6 +271,26 @@ def test_what_others_do_does_not_count_ones_own_work() -> None:
     assert after - before > -0.05
 
 
+def test_what_a_network_keeps_of_a_question_can_be_learnt_with() -> None:
+    class Keeping(nn.Module):
+        """As rotary positions are: worked out in the first run, used again in later ones."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.kept = plain(), torch.empty(0)
+
+        def forward(self, values: Tensor) -> Tensor:
+            if not len(self.kept):
+                self.kept = torch.linspace(0.5, 1.5, 3).cos()
+            logits: Tensor = self.layer(values) * self.kept
+            return logits
+
+    network = Keeping()
+    held = np.arange(ROWS) % 3 == 0
+    done = train(network, fed(VALUES), CODES, BARE, held=held, from_start=True)
+    assert done.stopped == "epochs" and len(done.epochs) == 3
+
+
 def test_trying_threads_changes_nothing_of_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = trained(Convolving(), BARE)
     monkeypatch.setattr(machine, "WORTH_MEASURING", 1)

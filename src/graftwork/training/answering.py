@@ -24,7 +24,8 @@ def answered(
     if examples.lengths is not None:
         order = np.argsort(examples.lengths[rows], kind="stable")
     found: list[tuple[IntArray, NDArray[np.float64]]] = []
-    with torch.inference_mode(), torch.autocast(where.type, torch.bfloat16, enabled=machine.mixed(precision)):
+    # not inference_mode: what a network keeps of it, such as positions, could not be learnt with afterwards
+    with torch.no_grad(), torch.autocast(where.type, torch.bfloat16, enabled=machine.mixed(precision)):
         for part in np.array_split(order, -(-len(order) // AT_ONCE)):
             inputs = tuple(one.to(where) for one in examples.batch(rows[part], None))
             found.append((part, network(*inputs).float().cpu().numpy().astype(np.float64)))
