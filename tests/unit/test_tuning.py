@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,10 @@ import tiny_onnx
 import tiny_vectors
 from graftwork.backbones import open_backbone
 from graftwork.backbones.base import Backbone, Cut, Tunable
-from graftwork.backbones.compact import Preparation
+from graftwork.backbones.compact import Compact, Preparation
 from graftwork.errors import RequestError
 from graftwork.model import Model
+from graftwork.networks import compact_config
 from graftwork.records import silent
 from graftwork.rows import Rows, Texts
 from graftwork.sources import find
@@ -29,7 +29,6 @@ from graftwork.strategies.base import Task
 from graftwork.strategies.options import SHARED, Options, defaults, settled
 from graftwork.strategies.tuning import (
     checked,
-    frame_of,
     held_out,
     layers_of,
     tunable,
@@ -112,8 +111,8 @@ def test_few_rows_are_seen_more_often_and_keep_the_statistics_of_the_source() ->
 
 
 def test_a_compact_network_is_shown_its_rows_framed_as_it_sees_them(encoder: Backbone) -> None:
-    ink = SimpleNamespace(preparation=Preparation("ink"))
-    assert [frame_of(one) for one in (encoder, ink)] == ["whole", "ink"]  # type: ignore[arg-type]
+    ink = Compact(compact_config(1, 32), Preparation("ink"), {})
+    assert [tunable("full", one).frame for one in (encoder, ink)] == ["whole", "ink"]
 
 
 # --- layers

@@ -13,7 +13,7 @@ from graftwork.records import Notify
 from graftwork.rows import Kind
 from graftwork.strategies.base import Task
 from graftwork.strategies.options import Options, defaults, settled
-from graftwork.strategies.tuning import frame_of, tunable, tune
+from graftwork.strategies.tuning import tunable, tune
 from graftwork.training import mirrorable, views
 
 
@@ -59,4 +59,4 @@ def seen_as(options: Options, backbone: Tunable, task: Task) -> list[View | None
         return [None]
     assert options.augment is not None and options.views is not None
     mirror = mirrorable(task.labels)
-    return views(task.kind, options.augment, options.views, frame_of(backbone), mirror=mirror)
+    return views(task.kind, options.augment, options.views, backbone.frame, mirror=mirror)

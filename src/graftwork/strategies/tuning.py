@@ -244,13 +244,8 @@ def distorted(cut: Cut, backbone: Tunable, options: Options, task: Task) -> Cut:
     if cut.block is not None or options.augment in (None, "none"):
         return cut
     assert options.augment is not None
-    found = distortion(task.kind, options.augment, frame_of(backbone), mirror=mirrorable(task.labels))
+    found = distortion(task.kind, options.augment, backbone.frame, mirror=mirrorable(task.labels))
     return cut if found is None else replace(cut, examples=Distorted(cut.examples, found))
-
-
-def frame_of(backbone: Tunable) -> str:
-    """How its network frames pictures (see `training.distortion`); only compact networks have a choice."""
-    return str(getattr(getattr(backbone, "preparation", None), "frame", "whole"))
 
 
 def balance_of(
