@@ -22,6 +22,8 @@ from graftwork.training.checkpoints import EVERY_S, Checkpoints
 
 REQUEST, ALIVE, DECIDED = "request.json", "alive", "decided.json"
 ALIVE_S = 1.0
+DIGEST = 64
+"""Letters of a SHA-256."""
 EVERY = "GRAFT_CHECKPOINT_S"
 """Environment variable: seconds between checkpoints."""
 
@@ -124,15 +126,25 @@ def checkpoint_seconds() -> float:
 
 
 def _require_same(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    for name in sorted({*then, *now}):
-        if then.get(name) != now.get(name):
-            raise RequestError(
-                f"the interrupted run had {name} {_short(then.get(name))}, this one has "
-                f"{_short(now.get(name))}; ask for the same, or leave --resume out to start afresh"
-            )
+    # another strategy has other settings too: it is said first
+    for name in sorted({*then, *now}, key=lambda name: (name != "strategy", name)):
+        one, other = then.get(name), now.get(name)
+        if one == other:
+            continue
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            names = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+            one, other = ({key: given.get(key) for key in names} for given in (one, other))
+        raise RequestError(
+            f"the interrupted run had {name} {_short(one)}, this one has {_short(other)}; ask for the same, "
+            "or leave --resume out to start afresh"
+        )
 
 
 def _short(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={_short(one)}" for name, one in value.items())
+    if isinstance(value, str) and len(value) == DIGEST:
+        return f"{value[:12]}..."
     said = json.dumps(value, ensure_ascii=False)
     return said if len(said) <= 80 else f"{said[:77]}..."
 

@@ -172,11 +172,14 @@ def test_what_was_decided_once_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        ({"strategy": "lora", "settings": {"epochs": 3, "rank": 8}}, "had strategy full, this one has lora;"),
+        (
+            {"strategy": "lora", "settings": {"epochs": 3, "rank": 8}},
+            'had strategy "full", this one has "lora";',
+        ),
         ({"settings": {"epochs": 4, "batch": None}}, "had settings epochs=3, this one has epochs=4;"),
         ({"settings": {"epochs": 3}, "seed": 1}, "had seed 0, this one has 1;"),
         ({"data": "ab" * 32}, "had data 0f0f0f0f0f0f..., this one has abababababab...;"),
-        ({"metric": None}, "had metric accuracy, this one has null;"),
+        ({"metric": None}, 'had metric "accuracy", this one has null;'),
     ],
 )
 def test_a_run_of_another_request_is_told_by_what_differs(
@@ -242,6 +245,21 @@ def test_a_search_that_is_resumed_when_its_time_is_up_is_asked_for_what_it_found
         one.run = running.Run(tmp_path, 0.0, resumed=resumed)
         seconds = one.search_seconds(0.5)
         assert seconds is not None and least <= seconds < least + 2.0
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_models_without_transfer_that_an_earlier_attempt_made_are_not_left_out(
+    resumed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fitting.finding, "curve_of", lambda *_: None)
+    request = fitting.Request(Auto(), "auto", None, "all", 10.0, 0, None, None, True, tmp_path)
+    one = fitting.Fitting(request, None, lambda _: None)
+    one.bench = SimpleNamespace(rival=lambda name, *_, **__: name)  # type: ignore[assignment]
+    one.extraction, one.basis = None, None
+    one.clock.before, one.run = 9.9, running.Run(tmp_path, 0.0, resumed=resumed)
+    one.judge_rivals(SimpleNamespace(recipe=None, held=None))  # type: ignore[arg-type]
+    assert one.left_out is not resumed
+    assert list(one.rivals) == (["classical", "scratch"] if resumed else [])
 
 
 def test_a_slow_strategy_gets_one_repeat_of_folds_and_its_share_of_the_budget(
