@@ -60,10 +60,9 @@ def _chosen(result: Result) -> list[str]:
         spent = sum(one.seconds for one in result.trials)
         trials = _count(len(result.trials), "trial")
         said.append(f"chose {settings['chosen']} out of {trials} in {duration(spent)}{reason}")
-        if settings.get("not_tried"):
-            said.append(
-                f"not tried, for lack of time: {', '.join(f'{one}' for one in settings['not_tried'])}"
-            )
+        left = settings.get("not_tried")
+        if isinstance(left, (list, tuple)) and left:
+            said.append(f"not tried, for lack of time: {', '.join(map(str, left))}")
     options = settings.get("options")
     if isinstance(options, Mapping) and options:
         said.append(settings_in_words({**{k: settings[k] for k in _OWN if k in settings}, **options}))
