@@ -196,7 +196,8 @@ class Fitting:
             for name in asked:
                 if name == self.request.recipe.name:
                     continue
-                if self.clock.left < seconds:
+                # what an earlier attempt made is remembered and takes no time now
+                if self.clock.left < seconds and not (self.run is not None and self.run.resumed):
                     self.left_out = True
                     continue
                 rivals[name] = self.bench.rival(name, seconds, short=seconds < SCRATCH_SECONDS)
