@@ -159,3 +159,27 @@ def test_a_block_is_known_by_the_end_of_its_name() -> None:
     assert (
         cutting.known_block(names, "layer.2", "bert") == names[2] == cutting.known_block(names, names[2], "b")
     )
+
+
+def test_a_block_that_takes_its_input_by_another_name_is_refused_in_one_line() -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = self.layer(states)
+            return found
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([Block(), Block()])
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            for one in self.layers:
+                values = one(states=values)
+            return values
+
+    with pytest.raises(RequestError, match=r"block 'layers\.1' .*strategy full or lora"):
+        cutting.part(Network(), "layers.1", [torch.zeros(1, 4)], [], None, "a source")

@@ -75,7 +75,13 @@ class Prefix(nn.Module):
         """What enters the block, in its own shape."""
 
         def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            raise _Reached(args[0] if args else kwargs["hidden_states"])
+            hidden = args[0] if args else kwargs.get("hidden_states")
+            if hidden is None:
+                raise RequestError(
+                    f"block {self.block!r} takes what enters it by a name of its own ({', '.join(kwargs)}): "
+                    "the network cannot be parted there; take strategy full or lora"
+                )
+            raise _Reached(hidden)
 
         hook = self.network.get_submodule(self.block).register_forward_pre_hook(stop, with_kwargs=True)
         try:
