@@ -148,6 +148,8 @@ class Run:
 
     def all(self, from_start: bool) -> Training:
         self.learner.check(len(self.learnt))
+        if self.learner.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         if not self._resumed():
             self.state.threads = self._threads()
         torch.set_num_threads(self.state.threads)
