@@ -187,6 +187,14 @@ def test_beyond_half_a_point_the_log_loss_may_speak_for_a_lead_within_its_error(
     assert not lead(truth, answers(truth.codes, row < 279, 6), probe).clear  # a third of a point is a tie
 
 
+def test_one_row_more_of_a_few_is_no_lead_though_the_log_loss_is_better_too() -> None:
+    truth, row = a_truth(6), np.arange(6)
+    probe, other = answers(truth.codes, row >= 3, 0), answers(truth.codes, row < 4, 1)
+    found = lead(truth, other, probe)
+    assert 0.005 < found.score < found.score_error and 0 < found.loss < 2 * found.loss_error
+    assert not found.clear and choose(truth, [probe, other]) == 0
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_the_choice_never_scores_below_the_probe(data: st.DataObject) -> None:

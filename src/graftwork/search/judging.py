@@ -2,8 +2,8 @@
 
 The best of ten scores on a few hundred rows is partly luck. A dearer candidate must therefore lead by
 more than one standard error of the paired difference (after the one-standard-error rule of Breiman et
-al. 1984), or by more than half a point with log-losses that do not speak against it, or be no worse and
-clearly surer of the truth: log-losses tell candidates apart long before their accuracies do.
+al. 1984), or on a hundred rows and more by half a point with log-losses that do not speak against it, or
+be no worse and clearly surer of the truth: log-losses tell candidates apart long before accuracies do.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,8 @@ from graftwork.rows import IntArray
 
 TIE = 0.005
 """A lead of the metric up to which models are equal, whatever their log-losses but for a clear difference."""
+ENOUGH = 100
+"""Rows from which half a point says anything; of fewer a single row is more than that."""
 SCORE_ERRORS = 1.0
 LOSS_ERRORS = 2.0
 _DRAWS = 200
@@ -54,20 +56,23 @@ class Answer:
 class Lead:
     """By how much one answer leads another on rows that both gave, with standard errors.
 
-    score: of the metric. loss: of the log-loss, positive where the first is surer of the truth.
+    score: of the metric. loss: of the log-loss, positive where the first is surer of the truth. rows: those
+    that both gave.
     """
 
     score: float
     score_error: float
     loss: float
     loss_error: float
+    rows: int
 
     @property
     def clear(self) -> bool:
         """More than what luck gives: by the metric, or by the metric and the log-loss together."""
         surer = self.loss > LOSS_ERRORS * self.loss_error + _LEAST
         ahead = self.score > SCORE_ERRORS * self.score_error + _LEAST
-        return ahead or (self.score >= 0 and surer) or (self.score > TIE + _LEAST and self.loss > 0)
+        further = self.rows >= ENOUGH and self.score > TIE + _LEAST and self.loss > 0
+        return ahead or (self.score >= 0 and surer) or further
 
 
 def scored(truth: Truth, answer: Answer) -> tuple[float, float]:
@@ -88,7 +93,7 @@ def lead(truth: Truth, one: Answer, other: Answer) -> Lead:
         error = _error_of_mean(won, places)
     else:
         error = _drawn_error(truth, one, other, rows, places)
-    return Lead(score[0] - score[1], error, float(gain.mean()), _error_of_mean(gain, places))
+    return Lead(score[0] - score[1], error, float(gain.mean()), _error_of_mean(gain, places), len(places))
 
 
 def choose(truth: Truth, answers: Sequence[Answer]) -> int:
