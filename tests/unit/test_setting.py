@@ -119,6 +119,11 @@ def test_every_registered_strategy_can_be_asked_for_its_settings(name: str) -> N
         assert again == recipe, setting
 
 
+def test_settings_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(RequestError, match="settings: a list seen; expected name -> value"):
+        configured("full", ["epochs=5"])  # type: ignore[arg-type]
+
+
 def test_pairs_are_read_and_slips_in_them_said() -> None:
     assert pairs(["layer-decay=0.5", " blocks = a=b "]) == {"layer_decay": "0.5", "blocks": "a=b"}
     for wrong in (["epochs"], ["=3"], ["epochs=1", "epochs=2"]):

@@ -28,6 +28,9 @@ def configured(strategy: str | Strategy, settings: Mapping[str, object] | None =
     strategy: a registered name, or a Strategy, whose settings are then changed in a copy. settings: name ->
     value; text is read as the setting's type asks ("none" for one that is left to the strategy).
     """
+    if settings is not None and not isinstance(settings, Mapping):
+        kind = type(settings).__name__  # type: ignore[unreachable]  # callers are not checked
+        raise RequestError(f"settings: a {kind} seen; expected name -> value, such as {{'epochs': 5}}")
     recipe: Strategy = registry.get("strategies", strategy)() if isinstance(strategy, str) else strategy
     own: dict[str, object] = {}
     options: dict[str, object] = {}
