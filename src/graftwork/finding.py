@@ -5,6 +5,7 @@ from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graftwork import registry
 from graftwork.backbones.base import Backbone, labelled_matrix
@@ -14,7 +15,8 @@ from graftwork.records import LearningCurve
 from graftwork.rows import Rows
 from graftwork.seen import seen_rows
 from graftwork.store import remember
-from graftwork.strategies.base import Strategy
+from graftwork.strategies.base import Strategy, Task
+from graftwork.strategies.scratch import FEWEST_TO_HOLD_OUT, held_rows
 from graftwork.strategies.setting import known_settings
 from graftwork.unknown import Familiarity
 
@@ -78,7 +80,24 @@ def caution(basis: Backbone | None, rows: Rows) -> str | None:
 def familiar(model: Model, bench: Bench) -> Model:
     learnt = bench.task(bench.learning)
     matrix = labelled_matrix(model.backbone, learnt.rows)
-    return replace(model, familiarity=Familiarity.fit(matrix, learnt.codes, learnt.groups, seed=learnt.seed))
+    known = Familiarity.fit(
+        matrix, learnt.codes, learnt.groups, seed=learnt.seed, unseen=_unseen(model, learnt)
+    )
+    return replace(model, familiarity=known)
+
+
+def _unseen(model: Model, learnt: Task) -> NDArray[np.bool_] | None:
+    """(rows,) True for rows that the model's backbone has not learnt from; None for all.
+
+    Where it has learnt from all of many rows, each row weighs little: they count as unseen.
+    """
+    state = model.backbone.state()
+    if state.source is None or not state.arrays:
+        return None
+    held = held_rows(learnt)
+    if model.settings.get("refit_epochs") or not held.any():
+        return None if len(held) >= FEWEST_TO_HOLD_OUT else np.zeros(len(held), dtype=bool)
+    return held
 
 
 def unknown_rate(model: Model, bench: Bench) -> float | None:

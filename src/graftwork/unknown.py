@@ -44,21 +44,25 @@ class Familiarity:
         groups: IntArray | None = None,
         seed: int = 0,
         rate: float = 0.05,
+        unseen: NDArray[np.bool_] | None = None,
     ) -> Self:
         """Learn from training features (rows, width); of a memory map at most 3,000 rows are read.
 
-        codes, groups: (rows,). Each class is represented as evenly as its rows allow.
+        codes, groups: (rows,). Each class is represented as evenly as its rows allow. unseen: (rows,) True
+        for rows that the backbone has not learnt from, by which alone the threshold is set; None for all:
+        rows that a backbone was tuned on lie closer together than new ones ever will.
         """
         together = np.arange(len(codes)) if groups is None else groups
         order = np.random.default_rng(seed).permutation(len(codes))
         even = order[np.argsort(turns(codes[order]), kind="stable")]
-        kept, tried = np.sort(even[:BANK]), np.sort(order[:CALIBRATION])
+        fresh = order if unseen is None else order[unseen[order]]
+        kept, tried = np.sort(even[:BANK]), np.sort(fresh[:CALIBRATION])
         bank = _normalised(features[kept])
         # as it will be stored, so that a loaded model measures what the threshold was set on
         similar = _normalised(features[tried]) @ bank.astype(np.float16).astype(np.float32).T
         similar[together[tried][:, None] == together[kept]] = -np.inf
         others = np.isfinite(similar).sum(1)
-        neighbours = int(np.clip(others.min(), 1, NEIGHBOURS))
+        neighbours = int(np.clip(others.min(initial=NEIGHBOURS), 1, min(NEIGHBOURS, len(bank))))
         distances = _from_similar(similar, neighbours)
         return cls(bank.astype(np.float16), neighbours, _quantile(distances, together[tried], rate))
 

@@ -123,7 +123,9 @@ def encoder(folder: Path, runtime: str | None = "torch") -> Pretrained:
 
 def a_change(backbone: Pretrained, step: float = 1.0) -> Learnt:
     name, value = next(
-        (name, value) for name, value in backbone.network().named_parameters() if name.endswith("value.weight")
+        (name, value)
+        for name, value in backbone.network().named_parameters()
+        if name.endswith("value.weight")
     )
     noise = np.random.default_rng(0).normal(0, step, value.shape)
     return {name: (value.detach().numpy() + noise).astype(np.float32)}

@@ -125,3 +125,20 @@ def test_a_row_of_zeros_is_far_not_an_error() -> None:
     found = Familiarity.fit(*known(100, 16))
     assert found.distance(np.zeros((1, WIDTH), dtype=np.float32)) == pytest.approx([1.0])
     assert found.unknown(np.zeros((1, WIDTH), dtype=np.float32)).all()
+
+
+def test_a_threshold_is_set_by_rows_that_the_backbone_has_not_learnt_from() -> None:
+    rng = np.random.default_rng(0)
+    # tuned rows lie at their class's centre, unseen ones around it
+    codes = np.arange(200) % 2
+    centres = np.eye(8, dtype=np.float32)[codes]
+    unseen = np.arange(200) >= 100
+    spread = np.where(unseen, 0.3, 0.01)[:, None]
+    features = (centres + spread * rng.normal(size=(200, 8))).astype(np.float32)
+    fresh = (np.eye(8)[codes] + 0.3 * rng.normal(size=(200, 8))).astype(np.float32)
+    naive = Familiarity.fit(features[:100], codes[:100])
+    found = Familiarity.fit(features, codes, unseen=unseen)
+    assert naive.unknown(fresh).mean() > 0.5
+    assert found.unknown(fresh).mean() < 0.15
+    nothing = Familiarity.fit(features, codes, unseen=np.zeros(200, dtype=bool))
+    assert not nothing.unknown(fresh).any() and np.isinf(nothing.threshold)

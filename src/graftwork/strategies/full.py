@@ -25,6 +25,8 @@ class Full:
     quick: bool = False
 
     def basis(self, kind: Kind, source: Backbone | None) -> Backbone | None:
+        """The source itself; raises RequestError where its network cannot learn, before any work is done."""
+        tunable(self.name, source)
         return source
 
     def fit(self, task: Task, basis: Backbone | None, notify: Notify) -> Model:
