@@ -193,8 +193,10 @@ class Search:
             self._try(candidate, step.rung, 0, step.seconds)
             return
         count = len(self.validation.folds)
-        for fold in range(count if lane.full * count <= self.left / 3 else 1):
-            if self._try(candidate, 0, fold, PATIENCE * lane.full).failed:
+        for fold in range(count):
+            tried = self._try(candidate, 0, fold, PATIENCE * lane.full)
+            # one fold of few rows says little: all are asked where what the first took allows it
+            if tried.failed or tried.seconds * (count - fold - 1) > self.left / 3:
                 return
 
     def _try(
