@@ -26,8 +26,8 @@ CASES: dict[str, tuple[str, float]] = {
     "spoken_digits": ("speech_embedding", 180.0),
     "birds6": ("mobilenet_v2_1.0_224", 180.0),
     "sst2": ("minilm", 300.0),
-    "waimai_zh": ("minilm", 180.0),
-    "news_titles_zh": ("minilm", 180.0),
+    "waimai_zh": ("minilm", 90.0),
+    "news_titles_zh": ("minilm", 90.0),
 }
 RIVALS = {
     "image": ("probe", "mlp", "layers", "classical", "scratch", "partial", "full"),
