@@ -34,8 +34,10 @@ def some(names: tuple[str, ...]) -> list[str]:
 
 
 def entering(network: nn.Module, block: str, inputs: tuple[Tensor, ...]) -> Tensor:
+    prefix = cutting.Prefix(network, block)
     with torch.no_grad():
-        hidden: Tensor = cutting.Prefix(network, block)(*inputs)
+        hidden: Tensor = prefix(*inputs)
+    prefix.release()
     return hidden
 
 

@@ -67,30 +67,32 @@ class Prefix(nn.Module):
         super().__init__()
         self.network = network
         self.block = block
+        # one hook for good: rows run on several threads at once, which must not change the hooks meanwhile
+        self._hook = network.get_submodule(block).register_forward_pre_hook(self._stop, with_kwargs=True)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         return self.entering(*inputs).flatten(1).float()
 
     def entering(self, *inputs: Tensor) -> Tensor:
         """What enters the block, in its own shape."""
-
-        def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            hidden = args[0] if args else kwargs.get("hidden_states")
-            if hidden is None:
-                raise RequestError(
-                    f"block {self.block!r} takes what enters it by a name of its own ({', '.join(kwargs)}): "
-                    "the network cannot be parted there; take strategy full or lora"
-                )
-            raise _Reached(hidden)
-
-        hook = self.network.get_submodule(self.block).register_forward_pre_hook(stop, with_kwargs=True)
         try:
             self.network(*inputs)
         except _Reached as reached:
             return reached.hidden
-        finally:
-            hook.remove()
         raise RequestError(f"nothing enters block {self.block}: it does not run as a whole; choose another")
+
+    def release(self) -> None:
+        """Leave the network as it was; this runs no more."""
+        self._hook.remove()
+
+    def _stop(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs.get("hidden_states")
+        if hidden is None:
+            raise RequestError(
+                f"block {self.block!r} takes what enters it by a name of its own ({', '.join(kwargs)}): "
+                "the network cannot be parted there; take strategy full or lora"
+            )
+        raise _Reached(hidden)
 
 
 class _Reached(Exception):
@@ -213,7 +215,12 @@ def _traced(
     """(features, what enters the block, names of the parameters that only the features depend on)."""
     named = {name: one for name, one in network.named_parameters() if one.requires_grad}
     with torch.enable_grad():
-        entering, features = Prefix(network, block).entering(*example), network(*example)
+        prefix = Prefix(network, block)
+        try:
+            entering = prefix.entering(*example)
+        finally:
+            prefix.release()
+        features = network(*example)
         late = _used(features, named) - _used(entering, named)
     return features.detach(), entering.detach(), late
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -173,7 +174,8 @@ class LayersNetwork(nn.Module):
     def __init__(self, network: nn.Module, blocks: Sequence[str]) -> None:
         super().__init__()
         self.network = network
-        self._found: dict[str, Tensor] = {}
+        # by thread: rows run through one network at once, each on a thread of its own
+        self._found: dict[tuple[int, str], Tensor] = {}
         self.blocks = tuple(blocks)
         for name in self.blocks:
             network.get_submodule(name).register_forward_hook(partial(self._keep, name))
@@ -188,32 +190,31 @@ class LayersNetwork(nn.Module):
     def _parts(self, *inputs: Tensor) -> list[Tensor]:
         network: Any = self.network
         features: Tensor = network(*inputs)
-        try:
-            pooled = [network.pooled(self._found[name], *inputs).float() for name in self.blocks]
-        finally:
-            self._found.clear()
-        return [*pooled, features]
+        found = [self._found.pop((get_ident(), name)) for name in self.blocks]
+        return [*(network.pooled(one, *inputs).float() for one in found), features]
 
     def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._found[name] = output[0] if isinstance(output, tuple | list) else output
+        self._found[get_ident(), name] = output[0] if isinstance(output, tuple | list) else output
 
 
 class HeldNorm(nn.GroupNorm):
     """(rows, channels, frames), each channel normalised over the frames that hold sound.
 
-    ends: (rows,) samples of sound in each, None for all. span, hop: samples of a frame, and between two.
+    ends: (rows,) samples of sound in each, by the thread that runs them; none there for all. span, hop:
+    samples of a frame, and between two.
     """
 
     def __init__(self, norm: nn.GroupNorm, span: int, hop: int) -> None:
         super().__init__(norm.num_groups, norm.num_channels, norm.eps, norm.affine)
         self.weight, self.bias = norm.weight, norm.bias
         self.span, self.hop = span, hop
-        self.ends: Tensor | None = None
+        self.ends: dict[int, Tensor] = {}
 
     def forward(self, frames: Tensor) -> Tensor:
-        if self.ends is None:
+        ends = self.ends.get(get_ident())
+        if ends is None:
             return super().forward(frames)
-        count = torch.div(self.ends - self.span, self.hop, rounding_mode="floor") + 1
+        count = torch.div(ends - self.span, self.hop, rounding_mode="floor") + 1
         time = torch.arange(frames.shape[2], device=frames.device)
         weight = (time[None] < count[:, None]).to(frames.dtype)[:, None] / count[:, None, None]
         mean = (frames * weight).sum(2, keepdim=True)
@@ -238,9 +239,9 @@ def held_alone(encoder: nn.Module, ends: Tensor) -> Iterator[None]:
     """Norms over time see the first `ends` (rows,) samples of each row alone inside."""
     norms = [module for module in encoder.modules() if isinstance(module, HeldNorm)]
     for norm in norms:
-        norm.ends = ends
+        norm.ends[get_ident()] = ends
     try:
         yield
     finally:
         for norm in norms:
-            norm.ends = None
+            del norm.ends[get_ident()]
