@@ -44,15 +44,17 @@ class Lora:
     quick: bool = False
 
     def basis(self, kind: Kind, source: Backbone | None) -> Backbone | None:
-        """The source itself; raises RequestError where its network cannot learn, before any work is done."""
+        """The source itself; before any work is done, raises RequestError where its network cannot learn,
+        MissingExtra where peft is not installed.
+        """
         tunable(self.name, source)
+        _require_peft()
         return source
 
     def fit(self, task: Task, basis: Backbone | None, notify: Notify) -> Model:
         """Raises RequestError for a network without attention or a rank beyond its layers, MissingExtra."""
         backbone = tunable(self.name, basis)
         assert basis is not None
-        _require_peft()
         source = backbone.state().source
         said = "this source" if source is None else f"source {source.name!r}"
         names = targets(backbone.network(), backbone.blocks(), self.modules, said)
