@@ -19,7 +19,7 @@ check: $(READY)  ## linters and types
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,words,onnx,keras,tune,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,words,onnx,keras,tune,service,dev]'
 	touch $@
 
 clean:

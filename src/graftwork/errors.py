@@ -60,3 +60,11 @@ class MissingExtra(RequestError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs the extra {extra!r}; try: pip install 'graftwork[{extra}]'")
+
+
+class Busy(GraftworkError):
+    """More is waiting than may wait: the same request will succeed in a while (HTTP 429)."""
+
+    def __init__(self, message: str, after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.after_s = after_s

@@ -19,8 +19,9 @@ strategies search intervals evaluation verdict folds curve unknown ranking pretr
 """.split()
 JOINERS = """
 showing wire words remembered bench starting choosing checking report running outcome timing finding
-fitting transfer
+fitting transfer serving
 estimator demo inputs
+service client
 doctor console cli
 """.split()
 

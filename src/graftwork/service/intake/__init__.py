@@ -1,0 +1,1 @@
+"""Uploaded files are hostile until they have been through here."""

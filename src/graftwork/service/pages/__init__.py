@@ -1,0 +1,1 @@
+"""The page: rendered on the server, the same verbs as the API."""

@@ -1,0 +1,69 @@
+"""Errors as the API gives them: application/problem+json (RFC 9457) with a code and pointers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """What is at fault. pointer: a JSON pointer into the request (RFC 6901), a file's or row's name."""
+
+    pointer: str
+    detail: str
+
+
+@dataclass
+class Problem(Exception):
+    """Raised anywhere in the service; the application answers with `status` and `body`.
+
+    code: stable, for programs; detail: one line for a person: seen, expected, next step.
+    """
+
+    status: int
+    code: str
+    detail: str
+    pointers: Sequence[Pointer] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.detail
+
+    def body(self, request_id: str) -> dict[str, Any]:
+        """The JSON of the answer."""
+        return {
+            "type": f"urn:graftwork:problem:{self.code}",
+            "title": self.code.replace("-", " "),
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            "request_id": request_id,
+            **(
+                {"errors": [{"pointer": p.pointer, "detail": p.detail} for p in self.pointers]}
+                if self.pointers
+                else {}
+            ),
+        }
+
+
+def not_found(what: str, said: str) -> Problem:
+    """The same whether there is none or it belongs to another."""
+    return Problem(404, "not-found", f"no {what} {said[:80]!r} here; list yours with GET")
+
+
+def bad_request(detail: str, *pointers: Pointer) -> Problem:
+    return Problem(422, "invalid-request", detail, pointers)
+
+
+def unsupported(detail: str) -> Problem:
+    return Problem(415, "unsupported-type", detail)
+
+
+def too_many(code: str, detail: str, after_s: float) -> Problem:
+    """code: quota-exceeded, rate-limited or queue-full."""
+    return Problem(429, code, detail, headers={"Retry-After": str(max(1, round(after_s)))})
+
+
+def unavailable(detail: str, after_s: float = 5.0) -> Problem:
+    """Not ready yet, or draining."""
+    return Problem(503, "unavailable", detail, headers={"Retry-After": str(max(1, round(after_s)))})

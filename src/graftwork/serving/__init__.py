@@ -1,0 +1,1 @@
+"""Many tasks on one backbone: artefacts opened on demand, inputs of all tasks in one batch. No HTTP here."""
