@@ -9,12 +9,12 @@ from graftwork import console
 
 # isort: off
 # --help lists commands in the order of their registration
-from graftwork.cli import tasks, rank, sources, machine
+from graftwork.cli import tasks, rank, sources, serve, machine
 
 # isort: on
 from graftwork.cli.app import app
 
-__all__ = ["app", "machine", "main", "rank", "sources", "tasks"]
+__all__ = ["app", "machine", "main", "rank", "serve", "sources", "tasks"]
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from graftwork import console
-from graftwork.errors import GraftworkError
+from graftwork.errors import GraftworkError, RequestError
 
 app = typer.Typer(
     name="graft",
@@ -97,6 +97,17 @@ def show(found: Any, json: bool) -> None:
         console.emit(found)
     else:
         console.say(console.described(found))
+
+
+def size(said: str) -> int:
+    """Bytes, of a number with or without MB or GB."""
+    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+    number = said.upper().rstrip("BKMGT ")
+    unit = said.upper()[len(number) :].strip()
+    try:
+        return int(float(number) * units[unit])
+    except (ValueError, KeyError) as error:
+        raise RequestError(f"{said!r} is no size; expected a number with MB or GB, such as 500MB") from error
 
 
 def _fail(message: str, status: int, options: dict[str, Any]) -> None:

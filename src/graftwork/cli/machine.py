@@ -11,8 +11,8 @@ from graftwork.cli.app import (
     app,
     guarded,
     show,
+    size,
 )
-from graftwork.errors import RequestError
 
 cache = typer.Typer(help="The feature store.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(cache, name="cache")
@@ -37,7 +37,7 @@ def cache_prune(
     """Drop the features used longest ago until the store fits the limit."""
     from graftwork import store
 
-    show(store.prune(store.folder(), _bytes(limit)), json)
+    show(store.prune(store.folder(), size(limit)), json)
 
 
 @cache.command("verify")
@@ -56,13 +56,3 @@ def doctor(json: Json = False, quiet: Quiet = False, offline: Offline = False) -
     from graftwork.doctor import examine
 
     show(examine(offline=offline), json)
-
-
-def _bytes(said: str) -> int:
-    units = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-    number = said.upper().rstrip("BKMGT ")
-    unit = said.upper()[len(number) :].strip()
-    try:
-        return int(float(number) * units[unit])
-    except (ValueError, KeyError) as error:
-        raise RequestError(f"{said!r} is no size; expected a number with MB or GB, such as 500MB") from error

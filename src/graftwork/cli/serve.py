@@ -1,0 +1,100 @@
+"""`graft serve`: the HTTP API and the page, for the artefacts of a folder."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from graftwork import console
+from graftwork.cli.app import Json, Offline, Quiet, app, guarded, size
+from graftwork.errors import MissingExtra, RequestError
+
+if TYPE_CHECKING:
+    from graftwork.service.server import Ready
+    from graftwork.service.settings import Quotas
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+@app.command()
+@guarded
+def serve(
+    root: Annotated[
+        Path, typer.Argument(help="Holds artefacts to serve, and all the service keeps.")
+    ] = Path(),
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
+    database: Annotated[
+        str | None, typer.Option(help="postgresql://USER@HOST/NAME. Default: SQLite under ROOT.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Jobs that run at once.")] = 1,
+    readers: Annotated[int | None, typer.Option(min=1, help="Processes that decode uploads.")] = None,
+    head_memory: Annotated[str, typer.Option(help="Memory for heads.")] = "500MB",
+    backbone_memory: Annotated[str, typer.Option(help="Memory for backbones.")] = "4GB",
+    quota: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=NUMBER or NAME=none for each owner: bytes, rows, jobs, requests, models."),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    offline: Offline = False,
+) -> None:
+    """Serve artefacts over HTTP, with a page to make more of them."""
+    from graftwork.service.settings import Settings
+
+    settings = Settings(
+        root=root.resolve(),
+        host=host,
+        port=port,
+        database=database,
+        workers=workers,
+        readers=readers,
+        head_memory=size(head_memory),
+        backbone_memory=size(backbone_memory),
+        offline=offline,
+        quotas=_quotas(quota or []),
+    )
+    try:
+        from graftwork.service import server
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("graftwork"):
+            raise
+        raise MissingExtra("graft serve", "service") from error
+
+    def ready(found: "Ready") -> None:
+        if json:
+            console.emit({"url": found.url, "link": found.link})
+        else:
+            console.say(f"serving {settings.root} at {found.url}")
+            if found.link is not None:
+                console.say(f"open once, to sign in as admin: {found.link}")
+        if host not in LOOPBACK:
+            console.note(
+                f"graft: {host} may be reached from elsewhere, and keys go over the line as they are: put a "
+                "proxy with TLS before it",
+                quiet=quiet,
+            )
+
+    server.serve(settings, ready)
+
+
+def _quotas(said: list[str]) -> "Quotas":
+    from graftwork.service.settings import Quotas
+
+    found, known = Quotas(), [one.name for one in fields(Quotas)]
+    for one in said:
+        name, _, value = one.partition("=")
+        if name not in known or not value:
+            raise RequestError(
+                f"--quota {one!r} is unclear; expected NAME=NUMBER, NAME of {', '.join(known)}"
+            )
+        number = None if value == "none" else size(value) if name == "bytes" else _whole(one, value)
+        found = replace(found, **{name: number})
+    return found
+
+
+def _whole(said: str, value: str) -> int:
+    if not value.isdecimal():
+        raise RequestError(f"--quota {said!r} is unclear; expected a whole number or none")
+    return int(value)

@@ -1,0 +1,200 @@
+"""The server process: everything that `graft serve` starts, in order, and ends in order."""
+
+import asyncio
+import fcntl
+import os
+import resource
+import socket
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from graftwork.errors import RequestError
+from graftwork.service import protocol, security
+from graftwork.service.app import create_app
+from graftwork.service.artefacts import Artefacts
+from graftwork.service.context import Service
+from graftwork.service.database import Database, migrate
+from graftwork.service.jobs.supervisor import Supervisor
+from graftwork.service.models import Models
+from graftwork.service.settings import Settings
+from graftwork.service.usage import Meter
+from graftwork.serving import Serving
+
+GRACE_S = 1.0
+"""How long connections that are kept alive may still ask while draining, and hear 503, not a reset."""
+FLUSH_S = 1.0
+BACKLOG = 2048
+FILES = 65_536
+
+
+@dataclass(frozen=True)
+class Ready:
+    """url: where the service answers. link: opens the page as admin, once; given until it was used."""
+
+    url: str
+    link: str | None
+
+
+def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
+    """Serve until SIGTERM or SIGINT; `ready` is called once requests are answered.
+
+    Raises RequestError where the port is taken, ROOT is no folder or is served already.
+    """
+    _prepare(settings)
+    with _only_one(settings.home / "lock"), _listening(settings) as listener:
+        _allow_files()
+        database = Database(settings.url)
+        try:
+            migrate(database)
+            service = _service(settings, database)
+            try:
+                _run(service, listener, ready)
+            finally:
+                service.serving.close()
+                service.meter.flush()
+        finally:
+            database.close()
+
+
+def _run(service: Service, listener: socket.socket, ready: Callable[[Ready], None]) -> None:
+    settings = service.settings
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{listener.getsockname()[1]}"
+    token = security.first_link(service.database)
+    found = Ready(url, None if token is None else f"{url}/sign-in/{token}")
+    supervisor = Supervisor(settings)
+    supervisor.start()
+    try:
+        server = _Server(service, supervisor, lambda: ready(found))
+        server.run(sockets=[listener])
+    finally:
+        supervisor.stop(settings.drain)
+
+
+def _service(settings: Settings, database: Database) -> Service:
+    limits = settings.limits
+    serving = Serving(
+        head_memory=settings.head_memory,
+        backbone_memory=settings.backbone_memory,
+        readers=settings.readers,
+        reading_bytes=limits.reading_bytes,
+        reading_seconds=limits.reading_seconds,
+        queue=limits.queue,
+        offline=settings.offline,
+    )
+    models = Models(settings, database)
+    return Service(
+        settings, database, Artefacts(settings.artefacts), models, serving, Meter(database, settings)
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server; told to end, it answers what it has accepted before it closes anything."""
+
+    def __init__(self, service: Service, supervisor: Supervisor, ready: Callable[[], None]) -> None:
+        super().__init__(
+            uvicorn.Config(
+                create_app(service),
+                loop="uvloop",
+                http=protocol.serving(service),
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_level="error",
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=30,
+            )
+        )
+        self._service, self._supervisor, self._ready = service, supervisor, ready
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            os._exit(128 + sig)  # told twice; what was acknowledged is on disk, and workers end with us
+        self._service.draining = self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._flushing = asyncio.create_task(self._flush())
+        self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        clock = asyncio.get_running_loop().time
+        began, seconds = clock(), self._service.settings.drain
+        workers = asyncio.create_task(asyncio.to_thread(self._supervisor.stop, seconds))
+        while clock() - began < seconds and (clock() - began < GRACE_S or self._is_asked()):
+            await asyncio.sleep(0.05)
+        self.config.timeout_graceful_shutdown = max(1, round(seconds - (clock() - began)))
+        await super().shutdown(sockets)
+        await self._service.serving.drain()
+        await workers
+        self._flushing.cancel()
+
+    def _is_asked(self) -> bool:
+        return any(getattr(one, "is_asked", False) for one in self.server_state.connections)
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            try:
+                await asyncio.to_thread(self._service.meter.flush)
+            except Exception:  # the database may be away for a while; what was counted waits
+                traceback.print_exc()
+
+
+def _prepare(settings: Settings) -> None:
+    if not settings.root.is_dir():
+        raise RequestError(f"{settings.root} is no folder; expected the folder that holds artefacts to serve")
+    try:
+        settings.home.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"{settings.home} cannot be written ({error.strerror}); the service keeps all it knows there"
+        ) from error
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    """Hold the lock of ROOT. A POSIX lock is this process's own: children that outlive a kill do not hold it."""
+    with lock.open("a+") as handle:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RequestError(
+                f"{lock.parent.parent} is served already (process {lock.read_text().strip() or 'unknown'}); "
+                "end that server first, or serve another folder"
+            ) from error
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    address, family = (
+        (settings.host, settings.port),
+        socket.AF_INET6 if ":" in settings.host else socket.AF_INET,
+    )
+    try:
+        listener = socket.create_server(address, family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise RequestError(
+            f"{settings.host}:{settings.port} cannot be listened on ({error.strerror or error}); "
+            "try another --port, 0 for any that is free"
+        ) from error
+    with listener:
+        yield listener
+
+
+def _allow_files() -> None:
+    """Connections are files: as many as the system lets this process have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
