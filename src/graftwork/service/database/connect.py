@@ -4,48 +4,93 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from graftwork.errors import RequestError, WorkError
+
 BUSY_S = 20.0
+"""How long one writer waits for another."""
+CONNECT_S = 10
+WRITES = "graftwork_writes"
 
 
 class Database:
-    """One database; safe to use from several threads, never across a fork."""
+    """One database; safe to use from several threads, never across a fork: each process makes its own.
+
+    Raises RequestError for an address that is none; nothing is opened before the first session.
+    """
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        self.engine = _engine(url)
-        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+        self.engine = _engine(_parsed(url))
+        self._reading = sessionmaker(self.engine, expire_on_commit=False)
+        self._writing = sessionmaker(self.engine.execution_options(**{WRITES: True}), expire_on_commit=False)
 
     @property
     def is_sqlite(self) -> bool:
         return self.engine.dialect.name == "sqlite"
 
+    @property
+    def shown(self) -> str:
+        """Its address as it may be printed: without the password."""
+        return self.engine.url.render_as_string(hide_password=True)
+
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for looking; nothing is kept of what it changes."""
-        with self._sessions() as session:
+        with self._reading() as session:
             yield session
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A session that commits at the end of the block, or leaves everything as it was."""
-        with self._sessions() as session:
-            session.info["writes"] = True
-            with session.begin():
-                yield session
+        with self._writing.begin() as session:
+            yield session
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A connection in one writing transaction; raises WorkError where the server cannot be reached."""
+        try:
+            connection = self.engine.connect().execution_options(**{WRITES: True})
+        except OperationalError as error:
+            raise WorkError(
+                f"the database {self.shown} cannot be opened ({_first_line(error.orig)}); "
+                "check its address, or leave --database out to use SQLite"
+            ) from None  # the driver's own text may repeat the password
+        with connection, connection.begin():
+            yield connection
 
     def close(self) -> None:
         self.engine.dispose()
 
 
-def _engine(url: str) -> Engine:
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20)
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+    except (ArgumentError, ValueError, NoSuchModuleError):
+        backend = "none"  # the text itself is not repeated: it may hold a password
+    if backend not in ("sqlite", "postgresql"):
+        raise RequestError(
+            "the address of the database is not understood; expected postgresql://USER:PASSWORD@HOST/NAME, "
+            "or no --database for SQLite"
+        )
+    return parsed
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return create_engine(
+            url,
+            pool_pre_ping=True,
+            pool_size=10,
+            max_overflow=20,
+            connect_args={"connect_timeout": CONNECT_S},
+        )
     engine = create_engine(url, connect_args={"timeout": BUSY_S, "check_same_thread": False})
     event.listen(engine, "connect", _prepare)
-    event.listen(Session, "after_begin", _begin)
+    event.listen(engine, "begin", _begin)
     return engine
 
 
@@ -59,7 +104,12 @@ def _prepare(connection: Any, _: Any) -> None:
     cursor.close()
 
 
-def _begin(session: Session, _: Any, connection: Any) -> None:
-    if connection.dialect.name == "sqlite":
-        # a reader that turns writer would be refused at once where another writes: ask for it first
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if session.info.get("writes") else "BEGIN")
+def _begin(connection: Connection) -> None:
+    # a reader that turns writer would be refused at once where another writes: a writer asks for it first
+    writes = connection.get_execution_options().get(WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _first_line(error: BaseException | None) -> str:
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__
