@@ -19,7 +19,8 @@ from graftwork.service import protocol, security
 from graftwork.service.app import create_app
 from graftwork.service.artefacts import Artefacts
 from graftwork.service.context import Service
-from graftwork.service.database import Database, migrate
+from graftwork.service.database import Database
+from graftwork.service.database.migrate import migrate
 from graftwork.service.jobs.supervisor import Supervisor
 from graftwork.service.models import Models
 from graftwork.service.settings import Settings
@@ -88,7 +89,7 @@ def _service(settings: Settings, database: Database) -> Service:
         queue=limits.queue,
         offline=settings.offline,
     )
-    models = Models(settings, database)
+    models = Models(settings, database, serving)
     return Service(
         settings, database, Artefacts(settings.artefacts), models, serving, Meter(database, settings)
     )
@@ -161,7 +162,7 @@ def _prepare(settings: Settings) -> None:
 
 @contextmanager
 def _only_one(lock: Path) -> Iterator[None]:
-    """Hold the lock of ROOT. A POSIX lock is this process's own: children that outlive a kill do not hold it."""
+    """Hold the lock of ROOT: a POSIX lock, which is this process's own and no child's that outlives it."""
     with lock.open("a+") as handle:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
