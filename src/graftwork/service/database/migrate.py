@@ -13,7 +13,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
-from graftwork.errors import RequestError
+from graftwork.errors import RequestError, WorkError
 from graftwork.service.database.connect import Database
 
 STEPS = Path(__file__).parent / "migrations"
@@ -26,7 +26,7 @@ def migrate(database: Database) -> None:
     Raises RequestError where a newer version has written the database, WorkError where it cannot be opened.
     """
     if database.is_sqlite and database.engine.url.database:
-        Path(database.engine.url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_room(Path(database.engine.url.database).parent)
     with database.connect() as connection:
         if not database.is_sqlite:  # SQLite's writing transaction is a lock already
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
@@ -41,6 +41,13 @@ def migrate(database: Database) -> None:
                 f"this one knows up to {newest}); try: pip install --upgrade graftwork"
             )
         command.upgrade(config, "head")
+
+
+def _make_room(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise WorkError(f"{folder} cannot be made ({error.strerror}); choose another place") from error
 
 
 def version(connection: Connection) -> str | None:
