@@ -17,6 +17,10 @@ was tuned, or its layers are used beside its features. 1 and 2 are read too, and
 older version would answer the same."""
 
 
+LARGEST = 64_000_000
+"""Bytes of a manifest at most."""
+
+
 class SourceEntry(BaseModel):
     """The source a model builds on; found again by `weights_sha256`."""
 
@@ -71,12 +75,25 @@ def inspect(folder: Path) -> Manifest:
 
     Raises ArtefactError: no artefact, a newer schema version, a damaged or missing file.
     """
+    manifest = read(folder)[0]
+    for name in manifest.files:
+        verify(folder, manifest, name)
+    return manifest
+
+
+def read(folder: Path) -> tuple[Manifest, str]:
+    """(the manifest, its SHA-256), checked for itself alone: no other file is looked at.
+
+    Raises ArtefactError: no artefact, a newer schema version, a damaged manifest.
+    """
     path = folder / "manifest.json"
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(LARGEST + 1)
+        said = json.loads(text) if len(text) <= LARGEST else None
     except FileNotFoundError as error:
         raise ArtefactError(f"{folder} is no artefact: it has no manifest.json; try: graft fit") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtefactError(f"{path} is damaged and cannot be read; fit again or restore a copy") from error
     newest = said.get("schema_version") if isinstance(said, dict) else None
     if not isinstance(newest, int):
@@ -87,14 +104,11 @@ def inspect(folder: Path) -> Manifest:
             f"{SCHEMA}); try: pip install --upgrade graftwork"
         )
     try:
-        manifest = Manifest.model_validate(said)
+        return Manifest.model_validate(said), hashlib.sha256(text).hexdigest()
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ArtefactError(f"{path} is damaged at {where}: {first['msg']}; restore a copy") from error
-    for name, digest in manifest.files.items():
-        _verify(folder, name, digest)
-    return manifest
 
 
 def sizes(folder: Path) -> Mapping[str, int]:
@@ -127,16 +141,36 @@ def digest(folder: Path) -> str:
     return sha256(folder / "manifest.json")
 
 
-def _verify(folder: Path, name: str, digest: str) -> None:
+def verify(folder: Path, manifest: Manifest, name: str) -> None:
+    """Raise ArtefactError unless the file is there, inside the folder, and as the manifest says."""
+    if sha256(_place(folder, name)) != manifest.files[name]:
+        raise _damaged(folder, name)
+
+
+def content(folder: Path, manifest: Manifest, name: str) -> bytes:
+    """The content of a file that the manifest lists, verified as it is read; raises as `verify`."""
+    try:
+        read = _place(folder, name).read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"{folder / name} cannot be read ({error.strerror}); restore a copy") from error
+    if hashlib.sha256(read).hexdigest() != manifest.files[name]:
+        raise _damaged(folder, name)
+    return read
+
+
+def _place(folder: Path, name: str) -> Path:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ArtefactError(f"{folder} names a file outside itself ({name!r}); do not trust it")
     if not path.is_file():
         raise ArtefactError(f"{folder} is incomplete: {name} is missing; restore a copy or fit again")
-    if sha256(path) != digest:
-        raise ArtefactError(
-            f"{path} is damaged: its SHA-256 is not the manifest's; restore a copy or fit again"
-        )
+    return path
+
+
+def _damaged(folder: Path, name: str) -> ArtefactError:
+    return ArtefactError(
+        f"{folder / name} is damaged: its SHA-256 is not the manifest's; restore a copy or fit again"
+    )
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -15,7 +15,7 @@ MODULES = sorted(SRC.rglob("*.py"))
 ORDER = """
 errors rows records registry paths signatures images sounds datasets sources catalogue seen networks
 backbones store inspection examples spectrum transferability logistic heads kernel_head model training
-strategies search intervals evaluation verdict folds curve unknown ranking pretraining artefact
+strategies search intervals evaluation verdict folds curve unknown ranking pretraining opening artefact
 """.split()
 JOINERS = """
 showing wire words remembered bench starting choosing checking report running outcome timing finding
