@@ -1,12 +1,15 @@
 """What the routes share; made once when the server starts."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from graftwork.service.callers import Caller
 from graftwork.service.database import Database
+from graftwork.service.metrics import Metrics
+from graftwork.service.passes import Passes
 from graftwork.service.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
 @dataclass
 class Service:
     """settings, the database, the artefacts' folder, the models that can be asked, what answers for them,
-    and what counts requests. draining: set once the server was told to end."""
+    and what counts requests. draining: set once the server was told to end. workers: whether they run.
+    """
 
     settings: Settings
     database: Database
@@ -28,12 +32,22 @@ class Service:
     serving: "Serving"
     meter: "Meter"
     draining: bool = False
+    workers: Callable[[], bool] = lambda: True
+    passes: Passes = field(init=False)
+    metrics: Metrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.passes = Passes(self.database)
+        self.metrics = Metrics(self.database, self.serving)
 
 
 def service(request: Request) -> Service:
-    """For routes: `here: Annotated[Service, Depends(service)]`."""
+    """For routes: `here: Here`."""
     found: Service = request.app.state.service
     return found
+
+
+Here = Annotated[Service, Depends(service)]
 
 
 def caller(request: Request) -> Caller:

@@ -1,0 +1,122 @@
+"""The application: every route behind one front, every failure a problem, and the document of it all."""
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.openapi.utils import get_openapi
+from starlette.responses import Response
+
+from graftwork import __version__
+from graftwork.service.answers import MEDIA_TYPE, TRANSLATED, problem_of
+from graftwork.service.context import Service
+from graftwork.service.middleware import PUBLIC, Front, refusal
+
+_PROBLEM: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "code", "request_id"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "one line: what was seen, expected, to do next"},
+        "code": {"type": "string", "description": "stable, for programs"},
+        "request_id": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["pointer", "detail"],
+                "properties": {"pointer": {"type": "string"}, "detail": {"type": "string"}},
+            },
+        },
+    },
+}
+_DEFAULT: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "A problem (RFC 9457)",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+}
+
+
+def create_app(service: Service) -> FastAPI:
+    """All routes over `service`; the server runs what else it is made of."""
+    app = FastAPI(
+        title="Graftwork",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        responses=_DEFAULT,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    app.add_middleware(Front, service=service)
+    for kind in TRANSLATED:
+        app.add_exception_handler(kind, _refuse)
+    for router in _routers():
+        app.include_router(router)
+    _pages(app)
+    app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # the documented way to add to it
+    return app
+
+
+def _refuse(request: Request, error: Exception) -> Response:
+    problem = problem_of(error)
+    if problem is None:
+        raise error
+    return refusal(problem, request, request.state.request_id)
+
+
+def _routers() -> list[APIRouter]:
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    names = (
+        "predict",
+        "files",
+        "datasets",
+        "jobs",
+        "models",
+        "backbones",
+        "keys",
+        "owners",
+        "usage",
+        "health",
+    )
+    return [
+        import_module(f"graftwork.service.routes.{name}").router
+        for name in names
+        if find_spec(f"graftwork.service.routes.{name}")
+    ]
+
+
+def _pages(app: FastAPI) -> None:
+    import graftwork.service.pages as pages
+
+    if hasattr(pages, "mount"):
+        pages.mount(app)
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        found = get_openapi(
+            title=app.title, version=app.version, routes=app.routes, summary="Transfer learning"
+        )
+        components = found.setdefault("components", {})
+        components.setdefault("schemas", {})["Problem"] = _PROBLEM
+        components["securitySchemes"] = {
+            "key": {"type": "http", "scheme": "bearer", "description": "An API key: gw_..."},
+            "page": {
+                "type": "apiKey",
+                "in": "cookie",
+                "name": "graftwork",
+                "description": "A signed-in page",
+            },
+        }
+        found["security"] = [{"key": []}, {"page": []}]
+        for path, routes in found["paths"].items():
+            if path in PUBLIC:
+                for route in routes.values():
+                    route["security"] = []
+        app.openapi_schema = found
+    return app.openapi_schema

@@ -1,0 +1,72 @@
+"""Bodies as they arrive: never more than allowed, never slower than a poor line."""
+
+import asyncio
+import time
+
+from starlette.types import Message, Receive
+
+from graftwork.service.problems import Problem
+
+SLOWEST = 1_000
+"""Bytes a second below which a body counts as not arriving, once `idle` seconds are spent on it."""
+
+
+class Body:
+    """The `receive` that the application gets. Raises Problem 413 or 408 out of it; all read is bounded.
+
+    Only the time spent waiting for the client counts, not what the application does between.
+    """
+
+    def __init__(self, receive: Receive, most: int, idle: float) -> None:
+        self._receive, self._most, self._idle = receive, most, idle
+        self._seen = 0
+        self._waited = 0.0
+        self._complete = False
+        self._pushed: Message | None = None
+
+    async def __call__(self) -> Message:
+        if self._pushed is not None:
+            message, self._pushed = self._pushed, None
+            return message
+        if self._complete:  # what remains is the client's leaving, which may take as long as it likes
+            return await self._receive()
+        message = await self._within()
+        if message["type"] == "http.request":
+            self._seen += len(message.get("body", b""))
+            self._complete = not message.get("more_body", False)
+            if self._seen > self._most:
+                raise too_large(self._most)
+        else:
+            self._complete = True
+        return message
+
+    async def all(self) -> bytes:
+        """The whole body; the application gets it once more."""
+        parts = []
+        while not self._complete:
+            message = await self()
+            parts.append(message.get("body", b""))
+        body = b"".join(parts)
+        self._pushed = {"type": "http.request", "body": body, "more_body": False}
+        return body
+
+    async def _within(self) -> Message:
+        allowed = self._idle + self._seen / SLOWEST - self._waited
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(min(self._idle, max(allowed, 0.0))):
+                return await self._receive()
+        except TimeoutError:
+            raise Problem(
+                408,
+                "request-timeout",
+                f"the body came too slowly: {self._seen:,} bytes, then nothing in {self._idle:g} s or less than "
+                f"{SLOWEST:,} bytes a second; send it again",
+                headers={"Connection": "close"},
+            ) from None
+        finally:
+            self._waited += time.monotonic() - started
+
+
+def too_large(most: int) -> Problem:
+    return Problem(413, "content-too-large", f"the body is larger than {most:,} bytes; send less at a time")

@@ -1,0 +1,239 @@
+"""What every request passes before a route sees it, and every answer before it leaves. Plain ASGI: it is on the
+way of each prediction."""
+
+import hmac
+import logging
+import re
+import secrets
+import time
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from graftwork.service.answers import our_slip, problem_of, respond
+from graftwork.service.bodies import Body, too_large
+from graftwork.service.context import Service
+from graftwork.service.passes import Pass
+from graftwork.service.problems import Problem, too_many, unavailable
+from graftwork.service.security import COOKIE, SECURE_COOKIE, digest, forbidden
+
+LOG = logging.getLogger("graftwork.service")
+PUBLIC = ("/healthz", "/readyz", "/sign-in")
+PUBLIC_UNDER = ("/sign-in/", "/static/")
+API = ("/v1/", "/metrics", "/openapi.json", "/healthz", "/readyz")
+UPLOADS = ("/v1/files",)
+FORM = 1_000_000
+"""Bytes of a form of the page; whatever is larger goes to the API, with the token in a header."""
+SAFE = ("GET", "HEAD", "OPTIONS")
+WRONG_KEYS = 60
+"""Unknown keys and sign-ins that one address may try in a minute."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "media-src 'self' blob:; connect-src 'self'; frame-src 'self'; worker-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(self), geolocation=()",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+"""Of every answer, unless its route has said otherwise."""
+_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+_KEY = re.compile(r"gw_[A-Za-z0-9_-]{43}")
+_ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
+
+
+class Front:
+    """Request ids, hosts, identities, limits of bodies, headers, problems and the count of it all."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+        limits = service.settings.limits
+        self._body, self._upload, self._idle = limits.body, limits.upload, limits.idle
+        host = service.settings.host
+        self._hosts = {*LOOPBACK, host} if host in LOOPBACK else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            else:
+                await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = dict(scope["headers"])  # the last of equal ones: enough for those asked here
+        answer = Answer(send, headers.get(b"x-request-id"))
+        state = scope.setdefault("state", {})
+        state["request_id"] = answer.request_id
+        try:
+            body = self._bounded(scope, headers, receive)
+            early = await self._let_in(scope, headers, state, body)
+            await (early or self._app)(scope, body, answer)
+        except ClientDisconnect:
+            answer.status = 499  # nobody is left to read an answer
+        except Exception as error:
+            await self._failed(error, scope, body if "body" in locals() else receive, answer)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")
+            self._service.metrics.request(
+                scope["method"], route, answer.status, time.perf_counter() - started
+            )
+
+    async def _failed(self, error: Exception, scope: Scope, receive: Receive, answer: "Answer") -> None:
+        problem = problem_of(error)
+        if problem is None:
+            LOG.error("request %s failed", answer.request_id, exc_info=error)
+            problem = our_slip()
+        if answer.status:  # begun: it can only be broken off, which the client sees as incomplete
+            raise error
+        await refusal(problem, Request(scope), answer.request_id)(scope, receive, answer)
+
+    def _bounded(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Body:
+        most = self._upload if scope["path"] in UPLOADS else self._body
+        said = headers.get(b"content-length")
+        if said is not None:
+            if not said.isdigit() or len(said) > 18:
+                raise Problem(400, "bad-request", "Content-Length is no number of bytes")
+            if int(said) > most:
+                raise too_large(most)
+        return Body(receive, most, self._idle)
+
+    async def _let_in(
+        self, scope: Scope, headers: dict[bytes, bytes], state: dict[str, Any], body: Body
+    ) -> Response | None:
+        """Sets state.caller; an answer where the request ends here. Raises Problem."""
+        path: str = scope["path"]
+        if self._hosts is not None and _host(headers) not in self._hosts:
+            raise Problem(
+                421, "wrong-host", "this server answers to localhost alone; ask for it by that name"
+            )
+        if "\0" in path or b"%00" in scope["query_string"]:
+            raise Problem(404, "not-found", "nothing has NUL in its name")
+        if path in PUBLIC or path.startswith(PUBLIC_UNDER):
+            if scope["method"] not in SAFE:
+                _same_origin(scope, headers)
+            return None
+        if self._service.draining:
+            raise unavailable("the server is ending; ask again in a moment")
+        found = await self._identify(scope, headers)
+        if found is None:
+            if not path.startswith(API) and path != "/v1":
+                return RedirectResponse("/sign-in", 303)
+            raise Problem(
+                401,
+                "unauthorized",
+                "no valid key; send Authorization: Bearer gw_...",
+                headers={"WWW-Authenticate": 'Bearer realm="graftwork"'},
+            )
+        caller = found.caller
+        self._service.meter.request(caller.owner_id, found.quotas)
+        if caller.csrf is not None and scope["method"] not in SAFE:
+            _same_origin(scope, headers)
+            await _require_token(caller.csrf, headers, body)
+        state["caller"] = caller
+        return None
+
+    async def _identify(self, scope: Scope, headers: dict[bytes, bytes]) -> Pass | None:
+        secret = _secret(scope, headers)
+        if secret is None:
+            return None
+        hashed = digest(secret)
+        held = self._service.passes.held(hashed)
+        if held is not None:
+            return held
+        found = await run_in_threadpool(self._service.passes.find, hashed)
+        if found is None:
+            bound_tries(self._service, scope)
+        return found
+
+
+class Answer:
+    """The `send` that the application gets: it adds headers and notes the status. status: 0 until begun."""
+
+    def __init__(self, send: Send, asked: bytes | None) -> None:
+        self._send = send
+        self.status = 0
+        self.request_id = asked.decode() if asked and _ID.fullmatch(asked) else secrets.token_hex(8)
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            said = message.get("headers", [])
+            names = {name for name, _ in said}
+            message["headers"] = [
+                *said,
+                *(one for one in _HEADERS if one[0] not in names),
+                (b"x-request-id", self.request_id.encode()),
+            ]
+        await self._send(message)
+
+
+def bound_tries(service: Service, scope: Scope) -> None:
+    """Counts a wrong key or link against its address. Raises Problem 429 when there were too many."""
+    address = scope["client"][0] if scope.get("client") else "unknown"
+    wait = service.meter.wait(f"tries {address}", WRONG_KEYS)
+    if wait:
+        raise too_many(
+            "rate-limited", "too many wrong keys from this address; wait, then try the right one", wait
+        )
+
+
+def refusal(problem: Problem, request: Request, request_id: str) -> Response:
+    """As JSON to a program; as a page to a browser that asked for one."""
+    wants_page = "text/html" in request.headers.get("accept", "")
+    if wants_page and not request.url.path.startswith(API):
+        from graftwork.service.pages import error_page
+
+        return error_page(request, problem)
+    return respond(problem, request_id)
+
+
+def _host(headers: dict[bytes, bytes]) -> str:
+    said = headers.get(b"host", b"").decode("latin-1")
+    return (said[1 : said.find("]")] if said.startswith("[") else said.partition(":")[0]).lower()
+
+
+def _secret(scope: Scope, headers: dict[bytes, bytes]) -> str | None:
+    """The key, or else the session's token, that a request carries."""
+    said = headers.get(b"authorization")
+    if said is not None:
+        scheme, _, key = said.decode("latin-1").partition(" ")
+        return key if scheme.lower() == "bearer" and _KEY.fullmatch(key) else None
+    cookies = headers.get(b"cookie")
+    if cookies is None:
+        return None
+    try:
+        found = SimpleCookie(cookies.decode("latin-1")).get(cookie_name(scope))
+    except CookieError:
+        return None
+    return found.value if found else None
+
+
+def cookie_name(scope: Scope) -> str:
+    return SECURE_COOKIE if scope["scheme"] == "https" else COOKIE
+
+
+def _same_origin(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """Browsers say where a form comes from; programs say nothing, and need not."""
+    origin = headers.get(b"origin")
+    if origin is not None and urlsplit(origin.decode("latin-1")).netloc.encode() != headers.get(b"host"):
+        raise forbidden("this came from another site; use the service's own page")
+
+
+async def _require_token(csrf: str, headers: dict[bytes, bytes], body: Body) -> None:
+    said = headers.get(b"x-csrf-token", b"").decode("latin-1")
+    if not said and headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded"):
+        if int(headers.get(b"content-length", b"0")) > FORM:
+            raise too_large(FORM)
+        fields = parse_qs((await body.all()).decode("latin-1"), max_num_fields=1_000)
+        said = fields.get("csrf", [""])[0]
+    if not hmac.compare_digest(said.encode(), csrf.encode()):
+        raise forbidden("the page's token is missing or old; load the page again")

@@ -1,0 +1,66 @@
+"""A service without weights or workers, and clients of it: for tests of the routes."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fastapi.testclient import TestClient
+from sqlalchemy import select
+
+from graftwork.service.app import create_app
+from graftwork.service.context import Service
+from graftwork.service.database import Database
+from graftwork.service.database.tables import Base, Owner, Scope
+from graftwork.service.security import new_key, new_owner
+from graftwork.service.settings import Settings
+from graftwork.service.usage import Meter
+
+
+class NoServing:
+    """Holds nothing and answers nothing."""
+
+    def figures(self) -> Mapping[str, float]:
+        return {"queued": 0.0}
+
+    def backbones(self) -> list[Any]:
+        return []
+
+    def forget(self, folder: Path) -> None:
+        pass
+
+
+class Nothing:
+    """Stands in for what a test does not touch: any method, without effect."""
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **more: None
+
+
+def make_service(root: Path, **changes: Any) -> Service:
+    """changes: of Settings, or a part of Service (serving, models, artefacts)."""
+    parts = {name: changes.pop(name) for name in ("serving", "models", "artefacts") if name in changes}
+    settings = replace(Settings(root), **changes)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.url)
+    Base.metadata.create_all(database.engine)
+    made: dict[str, Any] = {"serving": NoServing(), "models": Nothing(), "artefacts": Nothing(), **parts}
+    return Service(settings=settings, database=database, meter=Meter(database, settings), **made)
+
+
+def key_of(service: Service, owner: str = "ann", scope: Scope = "write") -> str:
+    """A new key of the owner of that name, who is made where there is none."""
+    with service.database.write() as session:
+        found = session.scalar(select(Owner).where(Owner.name == owner)) or new_owner(session, owner)
+        return new_key(session, found.id, "test", scope, None)[1]
+
+
+@contextmanager
+def client_of(service: Service, key: str | None = None) -> Iterator[TestClient]:
+    """Asks `service` in this process, as the bearer of `key`; unknown errors are answers (500), not raised."""
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    with TestClient(
+        create_app(service), "http://localhost", headers=headers, follow_redirects=False
+    ) as client:
+        yield client
