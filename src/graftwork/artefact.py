@@ -51,11 +51,13 @@ def save(
     probe: Rows,
     examples: bool = True,
     bundle: bool = False,
+    places: bool = True,
 ) -> Path:
     """Write `folder` (conventionally NAME.graft) whole or not at all and return it.
 
     `probe` are rows whose answers are recorded for the replay; `examples` says that they are the
-    user's own. `bundle` copies the source's files in, so that the artefact needs nothing else.
+    user's own. `bundle` copies the source's files in, so that the artefact needs nothing else. Without
+    `places` nothing says where on this machine the source lay; it is then found by its digest alone.
     Raises RequestError where `folder` exists and is no artefact, WorkError where it cannot be written.
     """
     require_free(folder)
@@ -67,7 +69,7 @@ def save(
             f"{folder.parent} cannot be written ({error.strerror}); choose another place"
         ) from error
     try:
-        entry = _write_parts(model, work, probe, report, bundle)
+        entry = _write_parts(model, work, probe, report, bundle, places)
         state = model.backbone.state()
         name, config, _ = model.head.state()
         manifest = Manifest(
@@ -123,7 +125,9 @@ def _schema(state: BackboneState) -> int:
     return SCHEMA if changed else 2
 
 
-def _write_parts(model: Model, work: Path, probe: Rows, report: str, bundle: bool) -> SourceEntry | None:
+def _write_parts(
+    model: Model, work: Path, probe: Rows, report: str, bundle: bool, places: bool
+) -> SourceEntry | None:
     state = model.backbone.state()
     _write(work / "head.safetensors", model.head.state()[2])
     _write(work / "backbone.safetensors", state.arrays)
@@ -141,7 +145,7 @@ def _write_parts(model: Model, work: Path, probe: Rows, report: str, bundle: boo
     return SourceEntry(
         name=source.name,
         kind=source.kind,
-        folder=str(source.folder),
+        folder=str(source.folder) if places else "",
         files=dict(source.files),
         origin=source.origin,
         revision=source.revision,

@@ -22,7 +22,7 @@ LARGEST = 64_000_000
 
 
 class SourceEntry(BaseModel):
-    """The source a model builds on; found again by `weights_sha256`."""
+    """The source a model builds on; found again by `weights_sha256`. folder: "" where it is not said."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str

@@ -40,7 +40,9 @@ class Outcome:
 
         return render(self.result if examples else _without_examples(self.result))
 
-    def save(self, folder: str | Path, *, examples: bool = True, bundle: bool = False) -> Path:
+    def save(
+        self, folder: str | Path, *, examples: bool = True, bundle: bool = False, places: bool = True
+    ) -> Path:
         """Write the artefact (see artefact.save) and return its folder."""
         result = self.result if examples else _without_examples(self.result)
         saved = artefact.save(
@@ -54,6 +56,7 @@ class Outcome:
             probe=self.probe if examples else artefact.synthetic_rows(self.model.backbone.kind),
             examples=examples,
             bundle=bundle,
+            places=places,
         )
         if self.run is not None:
             self.run.remove()

@@ -18,6 +18,18 @@ def home() -> Path:
     return Path(given).expanduser() if given else Path(platformdirs.user_data_dir("graftwork", False))
 
 
+def private() -> Path:
+    """Where what follows from the rows at hand is kept: GRAFT_PRIVATE, one folder an owner, or `home()`."""
+    given = os.environ.get("GRAFT_PRIVATE")
+    return Path(given) if given else home()
+
+
+def private_key() -> bytes | None:
+    """The secret (GRAFT_PRIVATE_KEY, hex) under which an owner's rows are known; None where all are one's own."""
+    given = os.environ.get("GRAFT_PRIVATE_KEY")
+    return bytes.fromhex(given) if given else None
+
+
 def offline() -> bool:
     """Whether the environment forbids connections (HF_HUB_OFFLINE)."""
     return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in {"1", "true", "yes", "on"}

@@ -16,13 +16,18 @@ Metric = Literal["accuracy", "balanced_accuracy", "macro_f1"]
 
 @dataclass(frozen=True)
 class Progress:
-    """One step of work done; `total` is None where it is not known. `note`: a few words beside it."""
+    """One step of work done; `total` is None where it is not known. `note`: a few words beside it.
+
+    point: where an epoch of a training has just ended, its number, training loss and loss on held rows
+    (None where none are held).
+    """
 
     stage: str
     done: int
     total: int | None
     unit: str = "rows"
     note: str = ""
+    point: tuple[int, float, float | None] | None = None
 
 
 Notify = Callable[[Progress], None]

@@ -1,6 +1,6 @@
 """Answers of models without transfer, kept: the same rows and labels are never fitted twice."""
 
-import hashlib
+import hmac
 import io
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def answers(
     more seconds on a colder run is the stronger baseline, and stays. short: a budget leaves it less time
     than it is due, so its answers are kept for other such runs alone.
     """
-    folder = paths.home() / "baselines"
+    folder = paths.private() / "baselines"
     keys = [_key(strategy, task, held), *([_key(f"{strategy}, short", task, held)] if short else [])]
     for key in keys:
         kept = _kept(folder / f"{key}.npy", (len(held), len(task.labels)))
@@ -47,7 +47,7 @@ def _kept(path: Path, shape: tuple[int, int]) -> NDArray[np.float64] | None:
 
 
 def _key(strategy: str, task: Task, held: Rows) -> str:
-    said = hashlib.sha256()
+    said = hmac.new(paths.private_key() or b"", digestmod="sha256")
     settings = [strategy, version("graftwork"), task.labels, task.metric, task.seed]
     said.update(json.dumps(settings, ensure_ascii=False).encode())
     for rows in (task.rows, held):

@@ -1,6 +1,7 @@
 """The feature store: a backbone that remembers. Keyed by content, never by path or time."""
 
 import hashlib
+import hmac
 import time
 import warnings
 from collections.abc import Mapping
@@ -34,8 +35,8 @@ class StoreWarning(UserWarning):
 
 
 def folder() -> Path:
-    """Where this installation keeps its features."""
-    return paths.home() / "store"
+    """Where this installation, or the owner whose rows are at hand, keeps features."""
+    return paths.private() / "store"
 
 
 def remember(backbone: Backbone, view: bytes = b"") -> "Stored":
@@ -119,7 +120,11 @@ class Stored:
         )
 
     def _keys(self, rows: Rows) -> tuple[Keys, dict[int, str]]:
-        """(rows, 32) keys of content and view, and why some rows have none."""
+        """(rows, 32) keys of content and view, and why some rows have none.
+
+        Where the rows' owner has a secret, it is in every key: whoever sees one cannot tell the content.
+        """
+        secret = paths.private_key()
         keys = np.zeros((len(rows), KEY_BYTES), np.uint8)
         unreadable: dict[int, str] = {}
         columns = [rows.fields[name] for name in sorted(rows.fields)]
@@ -131,6 +136,8 @@ class Stored:
                 continue
             plain = len(parts) == 1 and not self.view
             key = parts[0] if plain else hashlib.sha256(b"".join([*parts, self.view])).digest()
+            if secret is not None:
+                key = hmac.digest(secret, key, "sha256")
             keys[i] = np.frombuffer(key, np.uint8)
         return keys, unreadable
 

@@ -32,6 +32,7 @@ def load(
     split: str | Sequence[str] | None = None,
     name: str | None = None,
     labels: Sequence[Any] | None = None,
+    confined: bool = False,
 ) -> Dataset:
     """The dataset that `data` holds; contents are read later, when asked for.
 
@@ -40,7 +41,8 @@ def load(
     or pyarrow table; or a list of texts, paths, PIL images, arrays, or recordings as (samples, rate)
     together with `labels`.
     text, file, label, group, split: names of columns, where guessing would be a guess; with a list,
-    group and split are sequences, one value an item.
+    group and split are sequences, one value an item. confined: the data are a stranger's, so a table that
+    names a file outside its own folder is refused.
 
     The split's origin is "given" where the data has a test part, else "none".
     Raises RequestError, in one line, where the data cannot be used.
@@ -57,11 +59,16 @@ def load(
         )
     path = _existing(data)
     if path.is_file():
-        return dataset_of_tables(name or path.resolve().stem, [(None, _table(path))], asked)
+        return dataset_of_tables(
+            name or path.resolve().stem, [(None, _table(path))], asked, confined=confined
+        )
     tables = part_tables(path)
     if tables:
         return dataset_of_tables(
-            name or path.resolve().name, [(part, read_table(p)) for part, p in tables], asked
+            name or path.resolve().name,
+            [(part, read_table(p)) for part, p in tables],
+            asked,
+            confined=confined,
         )
     unused = [f"--{role}" for role, column in vars(asked).items() if column is not None]
     if unused:

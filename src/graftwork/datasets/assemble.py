@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from graftwork.datasets.hidden import without_hidden
 from graftwork.datasets.items import missing
 from graftwork.errors import RequestError
 from graftwork.rows import UNLABELLED, Dataset, IntArray, Part, Rows, Split, Target
@@ -63,10 +64,15 @@ def case_clashes(labels: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 
 def _clean_labels(labels: Sequence[Any]) -> tuple[list[str | None], list[str]]:
     """Label names (None where there is none) and what should be said of the cleaning."""
-    written = [None if missing(label) else _as_text(label) for label in labels]
+    given = [None if missing(label) else _as_text(label) for label in labels]
+    written = [None if text is None else without_hidden(text) for text in given]
+    written = [text or None for text in written]
+    hidden = sum(one != other for one, other in zip(given, written, strict=True))
     names = [None if text is None else unicodedata.normalize("NFC", text.strip()) for text in written]
     stripped = sum(text is not None and text != text.strip() for text in written)
     said = [f"space around {stripped} labels was removed"] if stripped else []
+    if hidden:
+        said.append(f"control characters or marks of direction were removed from {hidden} labels")
     for clash in case_clashes(sorted({name for name in names if name is not None})):
         said.append(
             f"labels {' and '.join(map(repr, clash))} differ only by case or space; they are kept apart: "

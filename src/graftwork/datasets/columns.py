@@ -22,6 +22,18 @@ _USUAL: dict[Role, tuple[str, ...]] = {
 }  # fmt: skip
 
 
+_LISTED, _LONG = 20, 60
+"""Columns that a message names, and letters of each."""
+
+
+class ColumnsUnclear(RequestError):
+    """The columns do not say what they are for; `columns` are what there is to choose from."""
+
+    def __init__(self, message: str, columns: Collection[str]) -> None:
+        super().__init__(message)
+        self.columns = list(columns)
+
+
 @dataclass(frozen=True)
 class Roles:
     """Names of the columns in use; exactly one of text and file is given."""
@@ -64,17 +76,18 @@ def choose(table: Table, asked: Asked, labelled: bool = True) -> Roles:
     given = {role: name for role, name in vars(asked).items() if name is not None}
     for role, name in given.items():
         if name not in names:
-            raise RequestError(
-                f"{table.name} has no column {name!r} for --{role}; its columns: {_list(names)}"
+            raise ColumnsUnclear(
+                f"{table.name} has no column {name!r} for --{role}; its columns: {_list(names)}", names
             )
     free = [name for name in names if name not in given.values()]
     group = _usual("group", free) if asked.group is None else asked.group
     split = _usual_split(table, free) if asked.split is None else asked.split
     label = _usual("label", free) if asked.label is None else asked.label
     if labelled and label is None:
-        raise RequestError(
+        raise ColumnsUnclear(
             f"{table.name}: no column is named label or the like; say which one with --label; its columns: "
-            f"{_list(names)}"
+            f"{_list(names)}",
+            names,
         )
     text, file = asked.text, asked.file
     if text is None and file is None:
@@ -88,8 +101,8 @@ def _usual(role: Role, names: Sequence[str]) -> str | None:
     if len(found) > 1:
         exact = [name for name in found if name.strip().casefold() == _USUAL[role][0]]
         if len(exact) != 1:
-            raise RequestError(
-                f"columns {_list(found)} could each be the {role}; say which one with --{role}"
+            raise ColumnsUnclear(
+                f"columns {_list(found)} could each be the {role}; say which one with --{role}", names
             )
         return exact[0]
     return found[0] if found else None
@@ -107,17 +120,19 @@ def _content(table: Table, names: Sequence[str]) -> tuple[str | None, str | None
     """(text column, None) or (None, file column)."""
     text, file = _usual("text", names), _usual("file", names)
     if text is not None and file is not None:
-        raise RequestError(
+        raise ColumnsUnclear(
             f"{table.name} has a text column {text!r} and a file column {file!r}; "
-            f"say which one to learn from: --text {text} or --file {file}"
+            f"say which one to learn from: --text {text} or --file {file}",
+            list(table.columns),
         )
     if text is None and file is None:
         likely = [name for name in names if _holds_strings(table, name)]
         if len(likely) != 1:
             which = f"columns {_list(likely)} could each be" if likely else "no column seems to be"
-            raise RequestError(
+            raise ColumnsUnclear(
                 f"{table.name}: {which} the text or the file; say it with --text or --file; its columns: "
-                f"{_list(table.columns)}"
+                f"{_list(table.columns)}",
+                list(table.columns),
             )
         text = likely[0]
     if file is not None:
@@ -132,4 +147,6 @@ def _holds_strings(table: Table, name: str) -> bool:
 
 
 def _list(names: Collection[str]) -> str:
-    return ", ".join(repr(name) for name in names) or "none"
+    shown = ", ".join(repr(name[:_LONG]) for name in list(names)[:_LISTED])
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{shown}{more}" or "none"

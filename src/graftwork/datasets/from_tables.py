@@ -25,8 +25,10 @@ def part_tables(folder: Path) -> list[tuple[Part, Path]]:
     return found if any(part == "train" for part, _ in found) else []
 
 
-def dataset_of_tables(name: str, tables: Sequence[tuple[Part | None, Table]], asked: Asked) -> Dataset:
-    """One dataset of tables in one folder.
+def dataset_of_tables(
+    name: str, tables: Sequence[tuple[Part | None, Table]], asked: Asked, *, confined: bool = False
+) -> Dataset:
+    """One dataset of tables in one folder; confined: files that they name must lie in it.
 
     The part of each table is given, or None: then its split column says it, or all rows are for
     training. Raises RequestError where columns do not show what they are for.
@@ -40,7 +42,7 @@ def dataset_of_tables(name: str, tables: Sequence[tuple[Part | None, Table]], as
     values = [value for piece in pieces for value in piece.values]
     names = [row for piece in pieces for row in piece.names]
     kind = pieces[0].kind
-    rows = Rows(names, {kind: column_of(values, kind, tables[0][1].folder)})
+    rows = Rows(names, {kind: column_of(values, kind, tables[0][1].folder, confined=confined)})
     groups = [group for piece in pieces for group in piece.groups]
     return assemble(
         name,

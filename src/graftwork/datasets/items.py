@@ -43,18 +43,37 @@ def kind_of(items: Sequence[Any]) -> Kind:
     return kind_of_files(given, "the list")
 
 
-def column_of(items: Sequence[Any], kind: Kind, folder: Path | None = None) -> Column:
+def column_of(
+    items: Sequence[Any], kind: Kind, folder: Path | None = None, *, confined: bool = False
+) -> Column:
     """A column of texts, or of pictures or recordings given as paths (relative to `folder`), bytes or
     {bytes, path} records; pictures also as PIL images or arrays (0 to 255, or floats 0 to 1) of shape
     (height, width[, 1, 3 or 4]); recordings as (samples, rate) or {array, sampling_rate}.
 
-    Raises RequestError, naming the item, where one is none of these.
+    Raises RequestError, naming the item, where one is none of these; confined: also where a path leads
+    out of `folder`.
     """
+    if confined and kind != "text":
+        _refuse_outside(items)
     if kind == "text":
         return Texts([_text(item, i) for i, item in enumerate(items)])
     if all(isinstance(item, str | Path) for item in items):
-        return Files(kind, [_resolve(item, folder) for item in items])
-    return Contents(kind, [_encoded(item, i, kind, folder) for i, item in enumerate(items)])
+        return Files(kind, [_resolve(item, folder, confined) for item in items])
+    return Contents(kind, [_encoded(item, i, kind, folder, confined) for i, item in enumerate(items)])
+
+
+def _refuse_outside(items: Sequence[Any]) -> None:
+    """Paths of a stranger's table: relative, and never up."""
+    for i, item in enumerate(items):
+        said = item.get("path") if isinstance(item, Mapping) and not item.get("bytes") else item
+        if not isinstance(said, str | Path):
+            continue
+        path = Path(said.strip() if isinstance(said, str) else said)
+        if path.is_absolute() or ".." in path.parts or "\0" in str(path):
+            raise RequestError(
+                f"item {i + 1} names the file {str(said)[:80]!r}, which lies outside the data; expected a "
+                "path beside the table, such as images/1.jpg"
+            )
 
 
 def name_of(item: Any, i: int) -> str:
@@ -72,12 +91,14 @@ def _text(item: Any, i: int) -> str:
     return str(item)
 
 
-def _resolve(item: str | Path, folder: Path | None) -> Path:
-    path = Path(item.strip() if isinstance(item, str) else item).expanduser()
+def _resolve(item: str | Path, folder: Path | None, confined: bool) -> Path:
+    path = Path(item.strip() if isinstance(item, str) else item)
+    if not confined:
+        path = path.expanduser()  # a stranger's ~ is nobody's home, but a folder of that name
     return path if folder is None else folder / path
 
 
-def _encoded(item: Any, i: int, kind: Kind, folder: Path | None) -> bytes:
+def _encoded(item: Any, i: int, kind: Kind, folder: Path | None, confined: bool) -> bytes:
     """The picture or recording as the bytes of a file; without loss where it comes as numbers."""
     if isinstance(item, bytes | bytearray | memoryview):
         return bytes(item)
@@ -86,9 +107,9 @@ def _encoded(item: Any, i: int, kind: Kind, folder: Path | None) -> bytes:
     if isinstance(item, dict) and item.get("bytes"):
         return bytes(item["bytes"])
     if isinstance(item, dict) and item.get("path"):
-        return _file_bytes(_resolve(item["path"], folder))
+        return _file_bytes(_resolve(item["path"], folder, confined))
     if isinstance(item, str | Path):
-        return _file_bytes(_resolve(item, folder))
+        return _file_bytes(_resolve(item, folder, confined))
     if kind == "image" and hasattr(item, "getbands"):
         return _file_of_picture(item)
     if kind == "image" and isinstance(item, np.ndarray):

@@ -209,6 +209,10 @@ def _parse(path: Path, line: int, content: str) -> Any:
         raise RequestError(
             f"{path}, line {line + error.lineno - 1}: not JSON ({error.msg}); expected one JSON object a line"
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise RequestError(
+            f"{path}, line {line}: JSON too deep or with too long a number; expected plain objects"
+        ) from error
 
 
 # Parquet and Arrow
@@ -220,8 +224,8 @@ def _parquet(path: Path) -> Table:
 
     try:
         data = pq.read_table(path)
-    except pa.ArrowException as error:
-        said = str(error).splitlines()[0]
+    except (pa.ArrowException, OSError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
         raise RequestError(f"{path} cannot be read as Parquet ({said}); write the table again") from error
     names = [f"{path.name}:{i + 1}" for i in range(data.num_rows)]
     return Table(path.name, _arrow_columns(data), names, path.parent)
@@ -230,22 +234,44 @@ def _parquet(path: Path) -> Table:
 def _arrow_columns(data: Any) -> dict[str, Values]:
     """Columns of a pyarrow table; class names that Hugging Face keeps in the schema replace its codes."""
     _refuse_duplicates("the table", data.column_names)
-    columns: dict[str, Values] = {name: data.column(name).to_pylist for name in data.column_names}
+    columns: dict[str, Values] = {name: partial(_values, data, name) for name in data.column_names}
     for name, classes in _class_names(data.schema.metadata or {}).items():
         if name in columns:
             columns[name] = partial(_decoded, columns[name], classes)
     return columns
 
 
+def _values(data: Any, name: str) -> list[Any]:
+    try:
+        found: list[Any] = data.column(name).to_pylist()
+    except (UnicodeDecodeError, OverflowError) as error:  # Parquet promises UTF-8 and keeps what it was given
+        raise RequestError(
+            f"column {name!r} holds values that cannot be read ({error}); write the table again"
+        ) from error
+    return found
+
+
 def _decoded(values: Values, classes: Sequence[str]) -> list[Any]:
-    """Codes -> class names; Hugging Face writes -1 where there is no label."""
-    return [None if code in (None, -1) else classes[code] for code in values()]
+    """Codes -> class names; Hugging Face writes -1 where there is no label. No code: stays."""
+    named = range(len(classes))
+    return [
+        None if code in (None, -1) else classes[code] if isinstance(code, int) and code in named else code
+        for code in values()
+    ]
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    try:
+        found = json.loads(metadata.get(b"huggingface", b"{}"))
+    except (ValueError, RecursionError):
+        return {}  # somebody else's metadata under that name: the codes stay codes
+    for key in ("info", "features"):
+        found = found.get(key, {}) if isinstance(found, dict) else {}
     return {
         name: [str(label) for label in feature["names"]]
-        for name, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+        for name, feature in (found.items() if isinstance(found, dict) else ())
+        if isinstance(feature, dict)
+        and feature.get("_type") == "ClassLabel"
+        and isinstance(feature.get("names"), list)
+        and feature["names"]
     }

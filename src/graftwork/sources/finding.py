@@ -135,7 +135,7 @@ def find_by_digest(
         said = f" ({error})"  # what came of asking for it by name
     seen = f"; sources seen with other weights: {', '.join(sorted(others))}" if others else ""
     raise RequestError(
-        f"no source with weights of SHA-256 {sha256[:12]}... (it was {name or 'unnamed'}, in {hint}){seen}; "
+        f"no source with weights of SHA-256 {sha256[:12]}... (it was {name or 'unnamed'}{f', in {hint}' if hint else ''}){seen}; "
         f"put it back, or under GRAFT_SOURCES, or save the artefact with --bundle{said}"
     )
 

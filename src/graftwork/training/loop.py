@@ -222,6 +222,8 @@ class Run:
         """Log it, and keep its weights where they are the best so far."""
         kept = next((one for one in self.state.epochs if one.number == self.state.kept), None)
         self.state.epochs.append(epoch)
+        if epoch.number:
+            self._tell(epoch.number, epoch.training, (epoch.number, epoch.training, epoch.held))
         if kept is None or self._order(epoch) < self._order(kept) or epoch.held is None:
             self.state.kept, self.best = epoch.number, self._copy()
 
@@ -306,8 +308,13 @@ class Run:
         if now - self.said < NOTIFY_S and made < self.total:
             return
         self.said = now
-        rows = (made - self.first) * len(self.learnt) / self.each / max(now - self.begun, 1e-9)
-        note = f"epoch {epoch} of {self.plan.epochs}, loss {self.state.losses[-1]:.3f}, {rows:,.0f} rows/s"
+        self._tell(epoch, self.state.losses[-1])
+
+    def _tell(self, epoch: int, loss: float, point: tuple[int, float, float | None] | None = None) -> None:
+        made = self.state.step
+        seconds = max(time.perf_counter() - self.begun, 1e-9)
+        rows = (made - self.first) * len(self.learnt) / self.each / seconds
+        note = f"epoch {epoch} of {self.plan.epochs}, loss {loss:.3f}, {rows:,.0f} rows/s"
         # where time runs out before the steps do, the time that is left says how far it has come
         done = max(made, min(int(self.share * self.total), self.total - 1))
-        self.notify(Progress("training", done, self.total, "steps", note))
+        self.notify(Progress("training", done, self.total, "steps", note, point))
