@@ -1,1 +1,1 @@
-"""Uploaded files are hostile until they have been through here."""
+"""What users send, made safe: names, archives, tables and tensors are checked before anything reads them."""
