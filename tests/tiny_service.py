@@ -58,7 +58,7 @@ def key_of(service: Service, owner: str = "ann", scope: Scope = "write") -> str:
 
 @contextmanager
 def client_of(service: Service, key: str | None = None) -> Iterator[TestClient]:
-    """Asks `service` in this process, as the bearer of `key`; unknown errors are answers (500), not raised."""
+    """Asks `service` in this process, as the bearer of `key`."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     with TestClient(
         create_app(service), "http://localhost", headers=headers, follow_redirects=False

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -36,6 +36,10 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(422, "invalid-request", str(error))
         case OSError() if error.errno in _FULL:
             return _full()
+        case IntegrityError():
+            return Problem(
+                409, "conflict", "another request changed the same at the same time; look, then try again"
+            )
         case DBAPIError() if any(words in str(error.orig) for words in ("disk is full", "No space left")):
             return _full()
         case DBAPIError() if "locked" in str(error.orig) or error.connection_invalidated:

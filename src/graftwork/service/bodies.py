@@ -60,8 +60,8 @@ class Body:
             raise Problem(
                 408,
                 "request-timeout",
-                f"the body came too slowly: {self._seen:,} bytes, then nothing in {self._idle:g} s or less than "
-                f"{SLOWEST:,} bytes a second; send it again",
+                f"{self._seen:,} bytes of the body came, then none for {self._idle:g} s, or fewer than "
+                f"{SLOWEST:,} a second; send it again",
                 headers={"Connection": "close"},
             ) from None
         finally:

@@ -32,14 +32,15 @@ IdempotencyKey = Annotated[
 
 @dataclass(frozen=True)
 class Created:
-    """What a create answers. body: JSON; secrets must not be in it where `once` keeps it."""
+    """What a create answers. body: JSON. shown: what more is said this once, and never kept."""
 
     body: Mapping[str, Any]
     status: int = 201
     headers: Mapping[str, str] = field(default_factory=dict)
+    shown: Mapping[str, Any] = field(default_factory=dict)
 
     def response(self) -> JSONResponse:
-        return JSONResponse(dict(self.body), self.status, dict(self.headers))
+        return JSONResponse({**self.body, **self.shown}, self.status, dict(self.headers))
 
 
 def once(request: Request, payload: Any, make: Callable[[Session], Created]) -> JSONResponse:

@@ -1,5 +1,7 @@
-"""What every request passes before a route sees it, and every answer before it leaves. Plain ASGI: it is on the
-way of each prediction."""
+"""What every request passes before a route sees it, and every answer before it leaves.
+
+Plain ASGI: it is on the way of each prediction.
+"""
 
 import hmac
 import logging
@@ -11,7 +13,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,9 +36,9 @@ WRONG_KEYS = 60
 """Unknown keys and sign-ins that one address may try in a minute."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "media-src 'self' blob:; connect-src 'self'; frame-src 'self'; worker-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' blob: data:; media-src 'self' blob:; connect-src 'self'; frame-src 'self'; "
+    "worker-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
     "permissions-policy": "camera=(self), microphone=(self), geolocation=()",

@@ -31,9 +31,7 @@ class Page(Generic[T]):
         return {"items": items, "next_cursor": self.next_cursor}
 
 
-def page(
-    session: Session, wanted: Select[tuple[T]], table: type[T], cursor: str | None, limit: int
-) -> Page[T]:
+def page(session: Session, wanted: Select[T], table: type[T], cursor: str | None, limit: int) -> Page[T]:
     """The rows of `wanted` after `cursor`. `table` has ids that sort by time, as `ids.new` gives them."""
     column: Any = table.id  # type: ignore[attr-defined]  # every table that is listed has one
     if cursor is not None:

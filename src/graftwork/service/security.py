@@ -56,10 +56,22 @@ Administers = Annotated[Caller, needs("admin")]
 
 
 def new_owner(session: Session, name: str) -> Owner:
-    owner = Owner(id=ids.new("own"), name=name, secret=secrets.token_hex(32), quotas={}, created=time.time())
+    """secret: keys what is stored of the owner's rows. The operator's id is its name."""
+    id = OPERATOR if name == OPERATOR else ids.new("own")
+    owner = Owner(id=id, name=name, secret=new_secret(), quotas={}, created=time.time())
     session.add(owner)
     session.flush()
     return owner
+
+
+def is_owner(said: str) -> bool:
+    """Whether `said` has the form of an owner's id."""
+    return said == OPERATOR or ids.is_one(said, "own")
+
+
+def new_secret() -> str:
+    """An owner's, in hex."""
+    return secrets.token_hex(32)
 
 
 def new_key(
@@ -100,8 +112,7 @@ def new_link(database: Database) -> str:
 
 
 def _operator(session: Session) -> Owner:
-    found = session.scalar(select(Owner).where(Owner.name == OPERATOR))
-    return new_owner(session, OPERATOR) if found is None else found
+    return session.get(Owner, OPERATOR) or new_owner(session, OPERATOR)
 
 
 def _link(session: Session, owner: Owner) -> str:

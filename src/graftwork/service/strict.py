@@ -16,7 +16,7 @@ DEPTH = Limits().depth
 
 
 def loads(body: bytes, depth: int = DEPTH) -> Any:
-    """What `body` says. Raises Problem: 400 "invalid-json" where it is none, 422 where no route could use it."""
+    """What `body` says. Raises Problem 400 "invalid-json" where it is none that can be used."""
     try:
         text = body.decode()
     except UnicodeDecodeError as error:

@@ -1,13 +1,15 @@
-"""What owners use and may use: counted in memory, written each second; bounds checked where things are made."""
+"""What owners use and may use: counted in memory, written each second; bounds are checked on making."""
 
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from sqlalchemy import func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from graftwork.service.callers import Caller
@@ -17,7 +19,7 @@ from graftwork.service.problems import Problem, too_many
 from graftwork.service.settings import Quotas, Settings
 
 Bounded = Literal["bytes", "rows", "jobs", "models"]
-Counted = Literal["requests", "predictions", "uploaded_bytes", "jobs"]
+Counted = Literal["requests", "predictions", "uploaded_bytes"]
 _ADVICE: dict[Bounded, tuple[str, float]] = {  # what to do, and when it may help to ask again
     "bytes": ("delete files or datasets", 3600.0),
     "rows": ("send fewer rows", 3600.0),
@@ -56,7 +58,7 @@ def require(session: Session, caller: Caller, default: Quotas, what: Bounded, mo
     Call it in the transaction that makes more: the owner's row is locked, so that two at once cannot both
     fit. rows: `more` are the rows of one dataset.
     """
-    owner = session.get(Owner, caller.owner_id, with_for_update=True, populate_existing=True)
+    owner = session.get(Owner, caller.owner_id, with_for_update={"key_share": True}, populate_existing=True)
     if owner is None:  # deleted since the request began
         raise Problem(401, "unauthorized", "this key's owner is gone; sign in with another")
     bound = getattr(quotas_of(owner, default), what)
@@ -137,17 +139,31 @@ class Meter:
 
     def _write(self, counted: dict[tuple[str, str], dict[str, int]]) -> None:
         with self._database.write() as session:
-            for (owner_id, day), counts in counted.items():
-                # the owner's row is locked against a deletion, and no one else adds rows of its day
-                if session.get(Owner, owner_id, with_for_update=True) is None:
-                    continue
-                row = session.get(Usage, (owner_id, day))
-                if row is None:
-                    row = Usage(owner_id=owner_id, day=day)
-                    session.add(row)
-                    session.flush()
-                for what, more in counts.items():
-                    setattr(row, what, getattr(Usage, what) + more)
+            there = set(
+                session.scalars(select(Owner.id).where(Owner.id.in_({owner for owner, _ in counted})))
+            )
+            for (owner_id, day), counts in sorted(counted.items()):
+                if owner_id in there:
+                    _add(session, owner_id, day, counts)
+
+
+def counted_job(session: Session, owner_id: str, seconds: float) -> None:
+    """One more job of the owner has ended, after that long."""
+    _add(session, owner_id, _today(), {"jobs": 1, "job_seconds": seconds})
+
+
+def _add(session: Session, owner_id: str, day: str, more: Mapping[str, float]) -> None:
+    """One statement, so that nobody who adds to the same day meets another half-way."""
+    insert: Any = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    columns = ("requests", "predictions", "uploaded_bytes", "jobs", "job_seconds")
+    row = {name: more.get(name, 0) for name in columns}
+    session.execute(
+        insert(Usage)
+        .values(owner_id=owner_id, day=day, **row)
+        .on_conflict_do_update(
+            index_elements=["owner_id", "day"], set_={name: getattr(Usage, name) + row[name] for name in more}
+        )
+    )
 
 
 def _today() -> str:

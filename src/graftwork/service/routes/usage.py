@@ -3,13 +3,11 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from sqlalchemy import select
 
-from graftwork.service import ids
 from graftwork.service.context import Here
 from graftwork.service.database.tables import Owner
 from graftwork.service.problems import not_found
-from graftwork.service.security import Predicts, require
+from graftwork.service.security import Predicts, is_owner, require
 from graftwork.service.strict import router as strict_router
 from graftwork.service.usage import report
 
@@ -27,11 +25,9 @@ def get_usage(
     wanted = caller.owner_id if owner is None else owner
     if wanted != caller.owner_id:
         require(caller, "admin")
-        if not ids.is_one(wanted, "own"):
-            raise not_found("owner", wanted)
     here.meter.flush()
     with here.database.read() as session:
-        found = session.scalar(select(Owner).where(Owner.id == wanted))
+        found = session.get(Owner, wanted) if is_owner(wanted) else None
         if found is None:
             raise not_found("owner", wanted)
         return report(session, found, here.settings.quotas, days)
