@@ -65,7 +65,7 @@ def backbone_of(folder: Path, manifest: Manifest, *, offline: bool = False) -> B
     if manifest.source is not None:
         source = _recorded(folder, manifest.source) or sources.find_by_digest(
             manifest.source.weights_sha256,
-            hint=manifest.source.folder,
+            hint=manifest.source.folder or None,
             name=manifest.source.name,
             offline=offline,
         )
@@ -242,7 +242,7 @@ def _recorded(folder: Path, entry: SourceEntry) -> Source | None:
     )
     if source.weights_sha256 != entry.weights_sha256:
         raise ArtefactError(f"{folder} names another source's weights than it lists; restore a copy")
-    places = (place, *paths.source_folders())
+    places = (*((place,) if entry.folder else ()), *paths.source_folders())
     there = (replace(source, folder=one) for one in places)
     return source if entry.bundled else next((one for one in there if one.unchanged()), None)
 
