@@ -2,12 +2,12 @@
 
 import asyncio
 import fcntl
+import logging
 import os
 import resource
 import socket
-import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -15,12 +15,11 @@ from types import FrameType
 import uvicorn
 
 from graftwork.errors import RequestError
-from graftwork.service import protocol, security
+from graftwork.service import erasing, protocol, security, uploads
 from graftwork.service.app import create_app
 from graftwork.service.artefacts import Artefacts
 from graftwork.service.context import Service
-from graftwork.service.database import Database
-from graftwork.service.database.migrate import migrate
+from graftwork.service.database import Database, migrate
 from graftwork.service.jobs.supervisor import Supervisor
 from graftwork.service.models import Models
 from graftwork.service.settings import Settings
@@ -29,9 +28,13 @@ from graftwork.serving import Serving
 
 GRACE_S = 1.0
 """How long connections that are kept alive may still ask while draining, and hear 503, not a reset."""
+KEEP_S = 30
+"""How long a silent connection is kept."""
 FLUSH_S = 1.0
+SWEEP_S = 3600.0
 BACKLOG = 2048
 FILES = 65_536
+LOG = logging.getLogger("graftwork.service")
 
 
 @dataclass(frozen=True)
@@ -50,36 +53,18 @@ def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
     _prepare(settings)
     with _only_one(settings.home / "lock"), _listening(settings) as listener:
         _allow_files()
-        database = Database(settings.url)
-        try:
+        with closing(Database(settings.url)) as database:
             migrate(database)
-            service = _service(settings, database)
-            try:
-                _run(service, listener, ready)
-            finally:
-                service.serving.close()
-                service.meter.flush()
-        finally:
-            database.close()
+            uploads.sweep(settings, database)
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            url = f"http://{host}:{listener.getsockname()[1]}"
+            token = security.first_link(database)
+            found = Ready(url, None if token is None else f"{url}/sign-in/{token}")
+            _run(settings, database, listener, lambda: ready(found))
 
 
-def _run(service: Service, listener: socket.socket, ready: Callable[[Ready], None]) -> None:
-    settings = service.settings
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{listener.getsockname()[1]}"
-    token = security.first_link(service.database)
-    found = Ready(url, None if token is None else f"{url}/sign-in/{token}")
-    supervisor = Supervisor(settings)
-    supervisor.start()
-    try:
-        server = _Server(service, supervisor, lambda: ready(found))
-        server.run(sockets=[listener])
-    finally:
-        supervisor.stop(settings.drain)
-
-
-def _service(settings: Settings, database: Database) -> Service:
-    limits = settings.limits
+def _run(settings: Settings, database: Database, listener: socket.socket, ready: Callable[[], None]) -> None:
+    limits, supervisor = settings.limits, Supervisor(settings)
     serving = Serving(
         head_memory=settings.head_memory,
         backbone_memory=settings.backbone_memory,
@@ -89,10 +74,23 @@ def _service(settings: Settings, database: Database) -> Service:
         queue=limits.queue,
         offline=settings.offline,
     )
-    models = Models(settings, database, serving)
-    return Service(
-        settings, database, Artefacts(settings.artefacts), models, serving, Meter(database, settings)
+    service = Service(
+        settings=settings,
+        database=database,
+        artefacts=Artefacts(settings.artefacts),
+        models=Models(settings, database, serving),
+        serving=serving,
+        meter=Meter(database, settings),
+        workers=supervisor.alive,
     )
+    try:
+        supervisor.start()
+        _Server(service, supervisor, ready).run(sockets=[listener])
+    finally:
+        supervisor.stop(settings.drain)
+        service.models.close()
+        serving.close()
+        service.meter.flush()
 
 
 class _Server(uvicorn.Server):
@@ -110,19 +108,22 @@ class _Server(uvicorn.Server):
                 log_level="error",
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=30,
+                timeout_keep_alive=KEEP_S,
             )
         )
         self._service, self._supervisor, self._ready = service, supervisor, ready
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
-            os._exit(128 + sig)  # told twice; what was acknowledged is on disk, and workers end with us
+            os._exit(128 + sig)  # told twice; what was acknowledged is on disk, and children end with us
         self._service.draining = self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        self._flushing = asyncio.create_task(self._flush())
+        self._chores = [
+            asyncio.create_task(_again(FLUSH_S, self._service.meter.flush)),
+            asyncio.create_task(_again(SWEEP_S, lambda: erasing.sweep(self._service), first=10.0)),
+        ]
         self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -135,18 +136,22 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
         await self._service.serving.drain()
         await workers
-        self._flushing.cancel()
+        for chore in self._chores:
+            chore.cancel()
 
     def _is_asked(self) -> bool:
         return any(getattr(one, "is_asked", False) for one in self.server_state.connections)
 
-    async def _flush(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            try:
-                await asyncio.to_thread(self._service.meter.flush)
-            except Exception:  # the database may be away for a while; what was counted waits
-                traceback.print_exc()
+
+async def _again(seconds: float, work: Callable[[], object], first: float | None = None) -> None:
+    """Do `work` in a thread every so often; a failure is told, and it is tried again."""
+    await asyncio.sleep(seconds if first is None else first)
+    while True:
+        try:
+            await asyncio.to_thread(work)
+        except Exception:  # the database may be away for a while
+            LOG.exception("what is done every %g s failed; it is tried again", seconds)
+        await asyncio.sleep(seconds)
 
 
 def _prepare(settings: Settings) -> None:

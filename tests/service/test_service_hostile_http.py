@@ -1,0 +1,259 @@
+"""Clients that break HTTP, take their time or never stop: a 4xx problem or a closed line, never a 500."""
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import tiny_server
+from tiny_server import Running
+
+LIMITS = {"header": 0.6, "idle": 0.6, "body": 2_000_000, "connections": 40}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    root, home = tmp_path_factory.mktemp("root"), tmp_path_factory.mktemp("home")
+    with tiny_server.running(root, home, LIMITS) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def still_well(server: Running) -> Iterator[None]:
+    """After whatever a test did, the server answers others as before."""
+    yield
+    assert server.process.poll() is None
+    assert b" 200 " in first_line(server.talk(server.header("GET /healthz", Connection="close")))
+
+
+def first_line(heard: bytes) -> bytes:
+    return heard.split(b"\r\n", 1)[0]
+
+
+def status(heard: bytes) -> int:
+    """Of the first answer; checks that a failure is a problem with a code and a request id."""
+    assert heard.startswith(b"HTTP/1.1 "), heard[:200]
+    head, _, body = heard.partition(b"\r\n\r\n")
+    found = int(head[9:12])
+    if found >= 400:
+        assert b"application/problem+json" in head.lower(), heard[:500]
+        length = re.search(rb"content-length: (\d+)", head.lower())
+        assert length is not None
+        said = json.loads(body[: int(length[1])])
+        assert said["status"] == found
+        assert said["code"] and said["detail"] and said["request_id"]
+    return found
+
+
+def one_by_one(message: bytes) -> list[bytes]:
+    return [message[i : i + 1] for i in range(len(message))]
+
+
+def test_headers_that_come_a_byte_at_a_time_are_not_waited_for(server: Running) -> None:
+    heard = server.talk(*one_by_one(server.header("GET /healthz"))[:60], pause=0.05)
+    assert status(heard) == 408
+
+
+def test_headers_of_a_later_request_are_not_waited_for_either(server: Running) -> None:
+    whole = server.header("GET /healthz")
+    heard = server.talk(whole, *one_by_one(whole)[:60], pause=0.05)
+    assert status(heard) == 200
+    assert b"HTTP/1.1 408" in heard
+
+
+def test_a_line_on_which_nothing_is_said_is_closed(server: Running) -> None:
+    assert server.talk(b"", seconds=5) == b""
+    assert status(server.talk(*[b"\r\n"] * 20, pause=0.05)) == 408
+
+
+def test_a_body_that_comes_a_byte_at_a_time_is_not_waited_for(server: Running) -> None:
+    head = server.header("POST /v1/datasets", Content_Type="application/json", Content_Length="500")
+    assert status(server.talk(head, *[b" "] * 60, pause=0.05)) == 408
+
+
+def test_a_body_that_never_comes_is_not_waited_for(server: Running) -> None:
+    head = server.header("POST /v1/datasets", Content_Type="application/json", Content_Length="500")
+    assert status(server.talk(head)) == 408
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [b"GET /" + b"a" * 200_000, b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20_000],
+    ids=["line", "header", "headers"],
+)  # fmt: skip
+@pytest.mark.parametrize("end", [b"", b" HTTP/1.1\r\n\r\n", b"\r\n\r\n"], ids=["open", "line-ended", "ended"])
+def test_endless_headers_are_refused(server: Running, endless: bytes, end: bytes) -> None:
+    assert status(server.talk(endless + end)) in (400, 431)
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Content-Length: -1",
+        b"Content-Length: 1e3",
+        b"Content-Length: 5\r\nContent-Length: 6",
+        b"Content-Length: 99999999999999999999999",
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: chunked, identity",
+        b"Transfer-Encoding: xyz",
+        b"X : y",
+        b"X\x00: y",
+    ],
+)
+def test_framing_that_two_could_read_differently_is_refused(server: Running, framing: bytes) -> None:
+    head = server.header("POST /v1/datasets").removesuffix(b"\r\n") + framing + b"\r\n\r\n"
+    assert 400 <= status(server.talk(head + b"hello")) < 500
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"\x00\xff\xfe\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET\r\n\r\n"]
+)  # fmt: skip
+def test_what_is_no_http_is_refused(server: Running, garbage: bytes) -> None:
+    assert status(server.talk(garbage)) == 400
+
+
+def test_garbage_after_a_request_does_not_cost_it_its_answer(server: Running) -> None:
+    heard = server.talk(server.header("GET /healthz") + b"\x00\x01 garbage\r\n\r\n")
+    assert status(heard) == 200
+
+
+def test_pipelined_requests_are_answered_in_order(server: Running) -> None:
+    asked = [server.header("GET /healthz"), server.header("GET /nowhere")] * 20
+    heard = server.talk(b"".join(asked[:-1]) + server.header("GET /nowhere", Connection="close"))
+    assert re.findall(rb"HTTP/1.1 (\d+)", heard) == [b"200", b"404"] * 20
+
+
+def test_a_body_longer_than_it_says_is_no_part_of_the_request(server: Running) -> None:
+    head = server.header("POST /v1/datasets", Content_Type="application/json", Content_Length="2")
+    heard = server.talk(head + b"{}" + b'{"name": "x"}' * 10)
+    assert 400 <= status(heard) < 500
+
+
+def test_a_body_shorter_than_it_says_creates_nothing(server: Running) -> None:
+    with server.client() as client:
+        before = len(client.get("/v1/files").json()["items"])
+        head = server.header("POST /v1/files?name=a.csv", Content_Length="5000")
+        with socket.create_connection(server.address) as line:
+            line.sendall(head + b"text,label\n")
+        time.sleep(0.3)
+        assert len(client.get("/v1/files").json()["items"]) == before
+
+
+@pytest.mark.parametrize("path", ["/v1/datasets", "/v1/predict?model=x", "/v1/jobs", "/v1/keys"])
+def test_a_body_that_is_too_long_is_refused_before_it_has_come(server: Running, path: str) -> None:
+    head = server.header(f"POST {path}", Content_Type="application/json", Content_Length="3000000000")
+    assert status(server.talk(head + b"a" * 100_000)) == 413
+
+
+def test_a_chunked_body_without_end_is_refused_and_takes_no_memory(server: Running) -> None:
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    head = server.header("POST /v1/predict?model=x", Content_Type="image/png", Transfer_Encoding="chunked")
+    chunk = b"100000\r\n" + b"a" * 0x100000 + b"\r\n"
+    assert status(server.talk(head, *[chunk] * 100)) in (404, 413)
+    assert process.memory_info().rss - before < 50e6
+
+
+def test_a_client_that_reads_no_answer_is_left(server: Running) -> None:
+    asked = server.header("GET /openapi.json") * 500
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    with socket.socket() as line:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        line.settimeout(10)
+        line.connect(server.address)
+        with pytest.raises(OSError):
+            for _ in range(200):
+                line.sendall(asked)
+                time.sleep(0.05)
+    assert process.memory_info().rss - before < 50e6
+
+
+def test_more_connections_than_allowed_are_told_so(server: Running) -> None:
+    lines = [socket.create_connection(server.address) for _ in range(LIMITS["connections"] + 5)]
+    heard = server.talk(server.header("GET /healthz", Connection="close"))
+    assert status(heard) == 429
+    assert b"retry-after" in heard.lower()
+    for line in lines:
+        line.close()
+    time.sleep(0.2)
+
+
+BODIES = {
+    "deep list": b"[" * 100_000,
+    "deep object": b'{"a":' * 100_000,
+    "deep and whole": b'{"name":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+    "NaN": b'{"name": NaN}',
+    "infinite": b'{"name": Infinity}',
+    "huge number": b'{"name": 1e999999, "limit": ' + b"9" * 10_000 + b"}",
+    "no UTF-8": b'{"name": "\xff\xfe"}',
+    "lone surrogate": b'{"name": "\\ud800"}',
+    "nul": b'{"name": "a\\u0000b"}',
+    "empty": b"",
+    "a number": b"5",
+    "twice": b'{"name": "a", "name": "b"}',
+    "many keys": json.dumps({f"key{i}": i for i in range(50_000)}).encode(),
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/datasets", "/v1/jobs", "/v1/keys", "/v1/predict"])
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_json_that_nobody_should_send_is_refused(server: Running, path: str, body: bytes) -> None:
+    head = server.header(
+        f"POST {path}", Content_Type="application/json", Content_Length=str(len(body)), Connection="close"
+    )
+    assert 400 <= status(server.talk(head + body)) < 500
+
+
+FORMS = {
+    "no boundary": ("multipart/form-data", b"--x\r\n\r\nhello\r\n--x--\r\n"),
+    "empty boundary": ("multipart/form-data; boundary=", b"----\r\n"),
+    "huge boundary": (f"multipart/form-data; boundary={'x' * 50_000}", b"--" + b"x" * 50_000 + b"\r\n\r\n"),
+    "never ends": ("multipart/form-data; boundary=x", b"--x\r\n" + b"a: b\r\n" * 100_000),
+    "endless header": ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: " + b"a" * 1_000_000),
+    "many parts": (
+        "multipart/form-data; boundary=x",
+        b'--x\r\nContent-Disposition: form-data; name="input"\r\n\r\na\r\n' * 20_000 + b"--x--\r\n",
+    ),
+    "cut short": (
+        "multipart/form-data; boundary=x",
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\ntext',
+    ),
+    "no body": ("multipart/form-data; boundary=x", b""),
+}
+
+
+@pytest.mark.parametrize("path", ["/v1/files", "/v1/predict"])
+@pytest.mark.parametrize(("media", "body"), FORMS.values(), ids=FORMS)
+def test_forms_that_nobody_should_send_are_refused(
+    server: Running, path: str, media: str, body: bytes
+) -> None:
+    head = server.header(
+        f"POST {path}", Content_Type=media, Content_Length=str(len(body)), Connection="close"
+    )
+    assert 400 <= status(server.talk(head + body)) < 500
+
+
+STRANGE = [
+    "/v1/models/..%2f..%2fetc%2fpasswd",
+    "/v1/models/%00",
+    "/v1/files/../../etc/passwd",
+    "/static/..%2f..%2f..%2fetc%2fpasswd",
+    "/static/%2e%2e/%2e%2e/settings.py",
+    "/v1/jobs/%ff%fe",
+    "/v1/models?cursor=%00&limit=5",
+    "/v1/models?limit=99999999999999999999999",
+    "/v1/models/" + "a" * 30_000,
+    "//v1//models",
+]
+
+
+@pytest.mark.parametrize("path", STRANGE, ids=lambda path: path[:40])
+def test_strange_paths_lead_nowhere(server: Running, path: str) -> None:
+    heard = server.talk(server.header(f"GET {path}", Connection="close"))
+    assert 300 <= status(heard) < 500
+    assert b"root:" not in heard

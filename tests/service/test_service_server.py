@@ -1,0 +1,233 @@
+"""`graft serve` as a process: how it starts, what it refuses, what survives, and how it ends."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import tiny_server
+from typer.testing import CliRunner
+
+import graftwork as gw
+from graftwork.cli import app
+from graftwork.service.settings import Settings
+
+GRAFT = str(Path(sys.executable).parent / "graft")
+TEXTS = ["good service", "lovely and quick", "very kind staff", "bad service", "late again", "rude staff"]
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """tickets.graft, fitted in a moment without any source."""
+    folder = tmp_path_factory.mktemp("artefact")
+    table = folder / "tickets.csv"
+    rows = [f"{text} {i},{label}" for i in range(8) for text, label in zip(TEXTS, "aaabbb", strict=True)]
+    table.write_text("\n".join(["text,label", *rows]))
+    before = os.environ.get("GRAFT_HOME")
+    os.environ["GRAFT_HOME"] = str(folder / "home")
+    try:
+        outcome = gw.fit(gw.load(table), strategy="classical", baselines="none")
+        return outcome.save(folder / "tickets.graft")
+    finally:
+        del os.environ["GRAFT_HOME"]
+        if before is not None:
+            os.environ["GRAFT_HOME"] = before
+
+
+@pytest.fixture
+def root(artefact: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "root"
+    folder.mkdir()
+    (folder / "team").mkdir()
+    # a folder of its own: what leads out of ROOT is not served
+    subprocess.run(["cp", "-r", str(artefact), str(folder / "team" / "tickets.graft")], check=True)
+    return folder
+
+
+def refused(*words: str, **more: Any) -> str:
+    """What a server that does not start says, in one line, with status 2."""
+    done = subprocess.run([GRAFT, "serve", *words], capture_output=True, text=True, timeout=60, **more)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_it_says_where_it_is_and_answers_for_what_lies_there(root: Path, home: Path) -> None:
+    command = [GRAFT, "serve", str(root), "--port", "0", "--workers", "0", "--offline", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            said = json.loads(process.stdout.readline())
+            assert said["url"].startswith("http://127.0.0.1:")
+            assert said["link"].startswith(f"{said['url']}/sign-in/")
+            key = tiny_server.operator_key(Settings(root.resolve()), "predict")
+            headers = {"Authorization": f"Bearer {key}"}
+            with httpx.Client(base_url=said["url"], headers=headers, timeout=60) as client:
+                assert client.get("/readyz").status_code == 200
+                asked = {"model": "team/tickets", "inputs": ["lovely and quick", "rude staff"]}
+                answer = client.post("/v1/predict", json=asked)
+                assert answer.status_code == 200, answer.text
+                assert [one["label"] for one in answer.json()["predictions"]] == ["a", "b"]
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0
+
+
+def test_a_second_server_of_the_same_folder_is_refused_in_one_line(tmp_path: Path, home: Path) -> None:
+    with tiny_server.running(tmp_path, home) as first:
+        said = refused(str(tmp_path), "--port", "0")
+        assert "is served already" in said and str(first.process.pid) in said
+
+
+def test_a_taken_port_is_refused_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"127.0.0.1:{port} cannot be listened on" in refused(str(tmp_path), "--port", str(port))
+
+
+def test_a_folder_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
+    assert "is no folder" in refused(str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("--quota=space=3", "expected NAME=NUMBER"),
+        ("--quota=jobs=many", "expected a whole number"),
+        ("--head-memory=much", "is no size"),
+        ("--database=nonsense", "database"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused_in_one_line(
+    tmp_path: Path, option: str, expected: str
+) -> None:
+    assert expected in refused(str(tmp_path), "--port", "0", option)
+
+
+def test_without_its_extra_it_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [one for one in sys.modules if one.startswith("graftwork.service.server")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    done = CliRunner().invoke(app, ["serve", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "pip install 'graftwork[service]'" in done.stderr
+
+
+def test_a_host_that_others_reach_is_warned_about(tmp_path: Path) -> None:
+    command = [GRAFT, "serve", str(tmp_path), "--host", "0.0.0.0", "--port", "0", "--workers", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            assert "proxy with TLS" in process.stderr.readline()
+        finally:
+            process.kill()
+
+
+def test_the_link_comes_again_until_somebody_signed_in(tmp_path: Path, home: Path) -> None:
+    with tiny_server.running(tmp_path, home) as first:
+        pass
+    assert first.said["link"] is not None
+    with tiny_server.running(tmp_path, home) as second:  # `first.key` exists: somebody can come in
+        assert second.said["link"] is None
+
+
+def begun(server: tiny_server.Running, body: bytes) -> tuple[socket.socket, bytes]:
+    """An upload of which half has been sent, and the other half."""
+    head = server.header("POST /v1/files?name=a.csv", Content_Length=str(len(body)))
+    line = socket.create_connection(server.address, timeout=20)
+    line.sendall(head + body[: len(body) // 2])
+    time.sleep(0.3)
+    return line, body[len(body) // 2 :]
+
+
+def test_told_to_end_it_answers_what_it_has_accepted_and_refuses_the_rest(tmp_path: Path, home: Path) -> None:
+    with tiny_server.running(tmp_path, home) as server:
+        line, rest = begun(server, b"text,label\na,b\n")
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        new = server.talk(server.header("GET /v1/models"))
+        assert new.startswith(b"HTTP/1.1 503 ") and b"retry-after" in new.lower()
+        with line:
+            line.sendall(rest)
+            assert line.recv(1000).startswith(b"HTTP/1.1 201 ")
+        assert server.process.wait(15) == 0
+
+
+def test_told_to_end_it_waits_for_no_client_for_ever(tmp_path: Path, home: Path) -> None:
+    with tiny_server.running(tmp_path, home, drain=2.0) as server:
+        line, _ = begun(server, b"text,label\na,b\n")
+        with line:
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(15) == 0
+
+
+def test_told_twice_it_ends_at_once(tmp_path: Path, home: Path) -> None:
+    with tiny_server.running(tmp_path, home, drain=60.0) as server:
+        line, _ = begun(server, b"text,label\na,b\n")
+        with line:
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(5) != 0
+
+
+def test_told_to_end_under_load_it_answers_every_request_that_it_took(root: Path, home: Path) -> None:
+    with tiny_server.running(root, home) as server:
+        body = json.dumps({"model": "team/tickets", "inputs": ["lovely and quick"]}).encode()
+        asked = server.header(
+            "POST /v1/predict", Content_Type="application/json", Content_Length=str(len(body))
+        )
+        seen: list[str] = []
+        clients = [threading.Thread(target=ask_on, args=(server, asked + body, seen)) for _ in range(8)]
+        for client in clients:
+            client.start()
+        wait_for(lambda: seen.count("200") > 50)
+        assert server.end() == 0
+        for client in clients:
+            client.join()
+    assert set(seen) == {"200", "503"}
+
+
+def ask_on(server: tiny_server.Running, request: bytes, seen: list[str]) -> None:
+    """Ask again and again on one line, until it is refused; each answer's status, or "lost"."""
+    with socket.create_connection(server.address, timeout=30) as line:
+        while True:
+            line.sendall(request)
+            try:
+                heard = line.recv(1 << 16)
+            except OSError:
+                heard = b""
+            seen.append(heard[9:12].decode() or "lost")
+            if seen[-1] != "200":
+                return
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 60.0) -> None:
+    until = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_what_was_acknowledged_survives_a_kill(empty_url: str, tmp_path: Path, home: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    with tiny_server.running(root, home, database=empty_url) as server:
+        with server.client() as client:
+            made = client.post("/v1/files", params={"name": "a.csv"}, content=b"text,label\na,b\n")
+            assert made.status_code == 201, made.text
+        server.end(signal.SIGKILL)
+    with tiny_server.running(root, home, database=empty_url) as again:
+        headers = {"Authorization": f"Bearer {server.key}"}
+        found = httpx.get(f"{again.url}/v1/files/{made.json()['id']}", headers=headers).json()
+        assert found == made.json()
+        assert again.end() == 0
