@@ -1,6 +1,7 @@
 """What a service is told when it starts; everything it keeps lies under one folder."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -105,3 +106,21 @@ class Settings:
     def private(self, owner: str) -> Path:
         """What follows from an owner's rows: stored features, remembered answers of baselines."""
         return self.home / "private" / owner
+
+
+def to_json(settings: Settings) -> str:
+    """One line, for a process that the service starts; it may hold the database's password."""
+    return json.dumps(asdict(settings), default=str)
+
+
+def from_json(said: str) -> Settings:
+    """What `to_json` said."""
+    found = json.loads(said)
+    return Settings(
+        **{
+            **found,
+            "root": Path(found["root"]),
+            "quotas": Quotas(**found["quotas"]),
+            "limits": Limits(**found["limits"]),
+        }
+    )

@@ -1,8 +1,10 @@
 """What a job's work is handed: its job, where things lie, and whom to tell how far it is."""
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import OperationalError
 
 from graftwork.records import Progress
 from graftwork.service.artefacts import Artefacts
@@ -13,6 +15,9 @@ from graftwork.service.settings import Settings
 
 EVERY_S, SELDOM_S = 0.25, 5.0
 """Seconds between two events of progress: at first, and once a job has taken long."""
+
+PATIENCE_S = 60.0
+T = TypeVar("T")
 
 
 class Desk:
@@ -46,16 +51,18 @@ class Desk:
 
         That is "cancelled" where a cancel came first: then `also` was not called.
         """
-        self._catch_up()
-        self.ended = queue.finish(self.database, self.job.id, self.job.attempt, result=result, also=also)
-        return self.ended
+        return self._end(also, result=result)
 
     def fail(self, code: str, detail: str, also: queue.Also | None = None) -> JobState:
         """The work failed; detail: one line for a person: seen, expected, next step."""
+        return self._end(also, problem={"code": code, "detail": detail})
+
+    def _end(self, also: queue.Also | None, **how: Mapping[str, Any] | None) -> JobState:
         self._catch_up()
-        problem = {"code": code, "detail": detail}
-        self.ended = queue.finish(self.database, self.job.id, self.job.attempt, problem=problem, also=also)
-        return self.ended
+        job = self.job
+        state = _patiently(lambda: queue.finish(self.database, job.id, job.attempt, also=also, **how))
+        self.ended = state
+        return state
 
     def _catch_up(self) -> None:
         """The last step that was held back is told before whatever follows it."""
@@ -64,7 +71,19 @@ class Desk:
             self._tell("progress", _said(step))
 
     def _tell(self, kind: queue.EventKind, data: Mapping[str, Any]) -> None:
-        queue.tell(self.database, self.job.id, self.job.attempt, kind, data)
+        _patiently(lambda: queue.tell(self.database, self.job.id, self.job.attempt, kind, data))
+
+
+def _patiently(write: Callable[[], T]) -> T:
+    """What `write` returns; a database that restarts meanwhile is waited for, up to PATIENCE_S."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return write()
+        except OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1.0)
 
 
 def _said(step: Progress) -> dict[str, Any]:

@@ -1,0 +1,129 @@
+"""`python -m graftwork.service.jobs.child`: a warm process from which each job's process is forked.
+
+It has imported what jobs need and done nothing else, so that a job starts at once and shares the memory of
+what was imported. It reads one JSON object a line: what a Worker was told, then {job, attempt} for each job;
+it answers {"ready"}, then {"process"} and {"status"} for each. Everything else goes to stderr.
+"""
+
+import ctypes
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from graftwork.errors import GraftworkError, RequestError
+from graftwork.service.database import Database
+from graftwork.service.database.tables import Job, Owner
+from graftwork.service.jobs import queue
+from graftwork.service.jobs.desk import Desk
+from graftwork.service.problems import Problem
+from graftwork.service.settings import Settings, from_json
+
+NICENESS = 10
+"""Predictions go first."""
+CHECKPOINT_S = "5"
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Serve the worker until it closes the pipe or dies."""
+    parent = os.getppid()
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints must not be taken for an answer
+    die_with(parent)
+    os.nice(NICENESS)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    told = json.loads(sys.stdin.readline())
+    settings, work = from_json(json.dumps(told["settings"])), importlib.import_module(told["work"])
+    work.warm()
+    print(json.dumps({"ready": os.getpid()}), file=answers)
+    while line := sys.stdin.readline():
+        asked = json.loads(line)
+        mine = os.getpid()
+        process = os.fork()
+        if process == 0:
+            _begin(mine)
+            os._exit(_attempt(work, settings, asked["job"], asked["attempt"]))
+        print(json.dumps({"process": process}), file=answers)
+        _, status = os.waitpid(process, 0)
+        print(json.dumps({"status": os.waitstatus_to_exitcode(status)}), file=answers)
+
+
+def die_with(parent: int) -> None:
+    """Be killed when `parent`, which started this process, ends in whatever way."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it ended before it was asked for
+
+
+def _begin(parent: int) -> None:
+    """A process of its own kind: its own group, first to go where memory is short."""
+    die_with(parent)
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    if sys.platform == "linux":
+        Path("/proc/self/oom_score_adj").write_text("500", "ascii")
+
+
+def _attempt(work: ModuleType, settings: Settings, job_id: str, attempt: int) -> int:
+    """Do the job; the exit status: 0 where the database knows how it ended."""
+    try:
+        database = Database(settings.url)
+        with database.read() as session:
+            job = session.get(Job, job_id)
+            owner = None if job is None else session.get(Owner, job.owner_id)
+        if job is None or owner is None or job.attempt != attempt:
+            return 0
+        os.environ["GRAFT_PRIVATE"] = str(settings.private(owner.id))
+        os.environ["GRAFT_PRIVATE_KEY"] = owner.secret
+        os.environ.setdefault("GRAFT_CHECKPOINT_S", CHECKPOINT_S)
+        _do(work, job, Desk(settings, database, job))
+        database.close()
+        return 0
+    except queue.Lost:
+        return 0
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stderr.flush()
+
+
+def _do(work: ModuleType, job: Job, desk: Desk) -> None:
+    try:
+        work.run(job, desk)
+        if desk.ended is None:
+            desk.fail("internal-error", "the work ended without a result; see the service's log")
+    except queue.Lost:
+        raise
+    except (Exception, SystemExit) as error:
+        if desk.ended is not None:
+            raise  # the job has ended; the log is the place for what came after
+        desk.fail(**_said(error))
+
+
+def _said(error: BaseException) -> dict[str, Any]:
+    """What the owner of the job may know of what went wrong."""
+    if isinstance(error, Problem):
+        return {"code": error.code, "detail": error.detail}
+    if isinstance(error, RequestError):
+        return {"code": "invalid-data", "detail": str(error)}
+    if isinstance(error, GraftworkError):
+        return {"code": "work-failed", "detail": str(error)}
+    if isinstance(error, MemoryError):
+        return {"code": "work-failed", "detail": "there was not enough memory; try fewer or smaller rows"}
+    traceback.print_exception(error)
+    detail = f"an error of the service itself ({type(error).__name__}); its log says more"
+    return {"code": "internal-error", "detail": detail}
+
+
+if __name__ == "__main__":
+    main()
