@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from io import BufferedIOBase, BytesIO
 from itertools import groupby
 from typing import Any, ClassVar, Self
 
@@ -17,6 +18,7 @@ from graftwork.backbones.ahead import in_order
 from graftwork.backbones.base import BackboneState, Examples, Options
 from graftwork.backbones.hearing import Ear, Filterbank, LogMel, Waves, ear, heard_by
 from graftwork.backbones.pretrained import Pretrained, load_encoder, on_this_machine
+from graftwork.backbones.served import Prepared, Reading
 from graftwork.errors import ArtefactError, RequestError, Unreadable
 from graftwork.records import Notify, Progress, silent
 from graftwork.rows import Column, Contents, IntArray, Kind, Rows
@@ -32,11 +34,24 @@ Lengths = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Heard:
-    """The network's inputs of each window of one recording, and how many samples each holds."""
+class Listening:
+    """Recordings -> windows as the network takes them. steps: whether it asks how long the sound was."""
 
-    windows: list[engine.Arrays]
-    lengths: Lengths
+    ear: Ear
+    steps: bool
+
+    def __call__(self, content: bytes) -> Prepared:
+        return self.windows(BytesIO(content), self.ear.most)
+
+    def windows(self, file: BufferedIOBase, most: int) -> Prepared:
+        """At most so many windows; each counts by its samples. Raises Unreadable."""
+        heard = sounds.windows(file, self.ear.rate, self.ear.seconds, most)
+        return Prepared(
+            [self.used(self.ear.hear(window)) for window in heard], np.array([float(len(w)) for w in heard])
+        )
+
+    def used(self, arrays: engine.Arrays) -> engine.Arrays:
+        return arrays if self.steps else arrays[:1]
 
 
 class Audio(Pretrained):
@@ -164,7 +179,7 @@ class Audio(Pretrained):
 
     def _all_heard(
         self, column: Column, unreadable: dict[int, str], most: int | None = None
-    ) -> Iterator[tuple[int, Heard]]:
+    ) -> Iterator[tuple[int, Prepared]]:
         """(position, what is heard) of every readable row, in order, decoded in threads."""
         most = self.ear.most if most is None else most
         # two a core: a long recording's windows take tens of megabytes
@@ -174,23 +189,28 @@ class Audio(Pretrained):
             else:
                 yield i, heard
 
-    def _heard(self, column: Column, i: int, most: int) -> Heard | str:
+    def _heard(self, column: Column, i: int, most: int) -> Prepared | str:
         try:
             with column.open(i) as file:
-                windows = sounds.windows(file, self.ear.rate, self.ear.seconds, most)
+                return self._listening.windows(file, most)
         except Unreadable as error:
             return str(error)
-        return Heard([self._input(window) for window in windows], np.array([float(len(w)) for w in windows]))
 
-    def _input(self, samples: sounds.Samples) -> engine.Arrays:
-        return self._used(self.ear.hear(samples))
+    @cached_property
+    def _listening(self) -> Listening:
+        # class tokens are pooled by nothing that asks how long the sound was
+        return Listening(self.ear, self.config["pooling"] != "cls")
+
+    def reading(self) -> Reading:
+        """See `ReadApart`."""
+        return self._listening
+
+    def joined(self, features: NDArray[np.float32], lengths: Lengths) -> NDArray[Any]:
+        """See `Served.joined`."""
+        return joined(features, lengths, self.config["pooling"])
 
     def _example(self) -> engine.Arrays:
-        return self._used(self.ear.example())
-
-    def _used(self, arrays: engine.Arrays) -> engine.Arrays:
-        # class tokens are pooled by nothing that asks how long the sound was
-        return arrays[:1] if self.config["pooling"] == "cls" else arrays
+        return self._listening.used(self.ear.example())
 
     def _build(self) -> Any:
         from graftwork.backbones.pooling import AudioNetwork, with_held_norms

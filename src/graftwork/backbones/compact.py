@@ -1,27 +1,21 @@
 """The compact network as a backbone: a source made by `graft pretrain`, or one that `scratch` trained.
 
-A picture is either ink on a ground (a letter, a digit, a drawing) or anything else. Of ink only the
-shape matters: the ground is the median of the picture's border and becomes black, the ink becomes
-white whatever it was, and the square around the ink, with a margin, is resized to the network's
-input. Any other picture is resized whole. A recording is looked at as its log-mel spectrogram. Which of
-these it is, is part of the config and the fingerprint.
+How a picture becomes its input is told in preparation.py; it is part of the config and the fingerprint.
 """
 
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
-from math import ceil, floor
-from typing import Any, Literal, Self, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
 from graftwork.backbones import cutting, engine
@@ -29,15 +23,19 @@ from graftwork.backbones.ahead import in_order
 from graftwork.backbones.base import BackboneState, Cut, Examples, Keep, Options, View
 from graftwork.backbones.examples import Pictures
 from graftwork.backbones.learnt import check_learnt, digest_of_learnt
-from graftwork.backbones.logmel import listen, picture
 from graftwork.backbones.parted import cut
 from graftwork.backbones.pooling import CompactFeatures
+from graftwork.backbones.preparation import Look
+from graftwork.backbones.preparation import Preparation as Preparation
+from graftwork.backbones.preparation import ink as ink
+from graftwork.backbones.preparation import prepare as prepare
+from graftwork.backbones.preparation import read_picture as read_picture
 from graftwork.backbones.pretrained import room
+from graftwork.backbones.served import Reading
 from graftwork.errors import ArtefactError, RequestError, Unreadable
-from graftwork.images import decode
 from graftwork.networks import CompactConfig, CompactNet, channels_last, folded
 from graftwork.records import Extraction, Features, Notify, Progress, silent
-from graftwork.rows import Kind, Rows
+from graftwork.rows import IntArray, Kind, Rows
 from graftwork.sources import COMPACT, Source
 
 VERSION = 1
@@ -45,87 +43,6 @@ VERSION = 1
 
 _BATCH = 16
 _CHUNK = 512
-
-
-Frame = Literal["ink", "whole", "sound"]
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How a picture becomes the network's input.
-
-    frame: "ink" (the square around the ink, the ink white on black), "whole" (squeezed to a square) or
-    "sound" (a recording's log-mel spectrogram, squeezed to a square). margin: added around the ink, as a
-    share of its longer side. threshold: what counts as ink, as a share of the strongest.
-    """
-
-    frame: Frame
-    margin: float = 0.14
-    threshold: float = 0.15
-
-    @classmethod
-    def from_json(cls, config: Mapping[str, Any]) -> Self:
-        """Raises ArtefactError where the config is not one of this preparation."""
-        try:
-            found = cls(**config)
-        except TypeError as error:
-            raise ArtefactError(f"the preparation of a compact network is incomplete ({error})") from error
-        if found.frame not in get_args(Frame):
-            raise ArtefactError(
-                f"the preparation of a compact network has frame {found.frame!r}; expected one of "
-                f"{', '.join(get_args(Frame))}. Was it made by a newer graftwork? Install that one"
-            )
-        return found
-
-
-def prepare(image: Image.Image, config: CompactConfig, preparation: Preparation) -> NDArray[np.uint8]:
-    """A decoded RGB picture -> (channels, size, size) uint8, as the network takes it (divided by 255)."""
-    size = config.size
-    if preparation.frame == "whole":
-        mode = "L" if config.channels == 1 else "RGB"
-        resized = np.asarray(image.convert(mode).resize((size, size), Image.Resampling.BILINEAR))
-        return resized[None] if config.channels == 1 else np.ascontiguousarray(resized.transpose(2, 0, 1))
-    framed = _framed(ink(np.asarray(image.convert("L"), dtype=np.float32)), size, preparation)
-    return np.repeat(framed[None], config.channels, axis=0)
-
-
-def ink(grey: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(high, wide) of any range -> 0 on the ground, 1 at the strongest ink; all 0 where there is none."""
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    ground = np.float32(np.median(border))
-    bright = grey.max() - ground >= ground - grey.min()
-    strength = np.maximum(grey - ground if bright else ground - grey, 0)
-    top = strength.max()
-    return np.asarray(strength / top if top > 0 else strength, dtype=np.float32)
-
-
-def _framed(strength: NDArray[np.float32], size: int, preparation: Preparation) -> NDArray[np.uint8]:
-    """The square around the ink, resized to (size, size) uint8."""
-    inked = strength > preparation.threshold
-    if not inked.any():
-        return np.zeros((size, size), dtype=np.uint8)
-    down, across = np.flatnonzero(inked.any(1)), np.flatnonzero(inked.any(0))
-    top, bottom, left, right = down[0], down[-1] + 1, across[0], across[-1] + 1
-    half = max(bottom - top, right - left) * (1 + preparation.margin) / 2
-    y, x = (top + bottom) / 2, (left + right) / 2
-    # one pixel more on each side than the square, so that its edge is interpolated and not repeated
-    high, wide = strength.shape
-    y0, y1, x0, x1 = floor(y - half) - 1, ceil(y + half) + 1, floor(x - half) - 1, ceil(x + half) + 1
-    within = strength[max(y0, 0) : y1, max(x0, 0) : x1]
-    window = np.pad(within, ((max(-y0, 0), max(y1 - high, 0)), (max(-x0, 0), max(x1 - wide, 0))))
-    box = (x - half - x0, y - half - y0, x + half - x0, y + half - y0)
-    resized = Image.fromarray(window).resize((size, size), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(np.clip(np.rint(255 * np.asarray(resized)), 0, 255), dtype=np.uint8)
-
-
-def read_picture(rows: Rows, config: CompactConfig, preparation: Preparation, i: int) -> NDArray[np.uint8]:
-    """Row i decoded and prepared, (channels, size, size) uint8; raises Unreadable."""
-    if preparation.frame == "sound":
-        with rows.column.open(i) as file:
-            return np.repeat(picture(listen(file), config.size)[None], config.channels, axis=0)
-    # the ink may fill a small part of a large picture
-    wanted = config.size * (4 if preparation.frame == "ink" else 2)
-    return prepare(decode(rows.column.read(i), wanted), config, preparation)
 
 
 @dataclass(frozen=True)
@@ -197,6 +114,20 @@ class Compact:
                 batch[: len(part)] = torch.from_numpy(part) / 255
                 out[start : start + len(part)] = self._folded.features(batch).numpy()[: len(part)]
         return out
+
+    def reading(self) -> Reading:
+        """See `ReadApart`."""
+        return Look(self.config.size, self.config.channels, self.preparation)
+
+    def runner(self) -> engine.Runner:
+        """See `Served.runner`."""
+        return _Runner(self)
+
+    def together(self, inputs: engine.Arrays) -> int:
+        return _BATCH
+
+    def joined(self, features: NDArray[np.float32], lengths: NDArray[np.float64]) -> NDArray[np.float32]:
+        return np.asarray(features[0])
 
     def state(self) -> BackboneState:
         if self.source is None:
@@ -310,6 +241,20 @@ class Compact:
         network.trunk = folded(network.trunk)
         channels_last(network)
         return network.eval()
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """The network as the engine's others are run."""
+
+    compact: Compact
+    slots: int = 1
+
+    def run(
+        self, batches: Iterable[engine.Batch], sink: Callable[[IntArray, NDArray[np.float32]], None]
+    ) -> None:
+        for positions, (pictures,) in batches:
+            sink(positions, self.compact.run(pictures))
 
 
 def weights(network: nn.Module) -> dict[str, NDArray[np.float32]]:

@@ -32,10 +32,20 @@ class OpenVino:
     """
 
     def __init__(self, compiled: Any) -> None:
+        self._compiled = compiled
         self._queue = openvino().AsyncInferQueue(compiled, 0)
         self._arriving = _Arriving()
         self._lock = threading.Lock()
         self._queue.set_callback(self._arriving.finished)
+
+    @property
+    def slots(self) -> int:
+        """Batches that it works on at once."""
+        return len(self._queue)
+
+    def beside(self) -> "OpenVino":
+        """The same network behind another queue: a run of one never waits for the other's to end."""
+        return OpenVino(self._compiled)
 
     def run(
         self,

@@ -69,10 +69,26 @@ class Decision:
 
 
 class Runner(Protocol):
-    """A network ready to run."""
+    """A network ready to run. One run at a time, which may be fed for as long as batches come."""
+
+    @property
+    def slots(self) -> int:
+        """Batches that it works on at once; a batch beyond them only waits."""
+        ...
 
     def run(self, batches: Iterable[Batch], sink: Callable[[IntArray, NDArray[np.float32]], None]) -> None:
-        """Feed every batch through; `sink` gets each batch's positions and features, in any order."""
+        """Feed every batch through; `sink` gets each one's positions and features as soon as they are there.
+
+        In any order and on any thread, perhaps on two at once.
+        """
+        ...
+
+
+class Shared(Runner, Protocol):
+    """A runner of a network that others in this process may run too."""
+
+    def beside(self) -> Runner:
+        """The same network for another caller, who then need not wait for this one's run to end."""
         ...
 
 
@@ -123,12 +139,12 @@ def runtime_version(runtime: Runtime) -> str:
     return f"{library} {'.'.join(version(library).split('.')[:2])}"
 
 
-_runners: dict[str, tuple[Runner, bool]] = {}
+_runners: dict[str, tuple[Shared, bool]] = {}
 """Those ready to run, the one used last at the end, and whether it passes."""
 _lock = threading.Lock()
 
 
-def runner(recipe: Recipe, runtime: Runtime, precision: Precision) -> Runner:
+def runner(recipe: Recipe, runtime: Runtime, precision: Precision) -> Shared:
     """The network, loaded on first use and shared by everything in this process that needs the same one."""
     key = _runner_key(recipe, runtime, precision)
     with _lock:
@@ -139,7 +155,13 @@ def runner(recipe: Recipe, runtime: Runtime, precision: Precision) -> Runner:
         return _runners[key][0]
 
 
-def _hold(recipe: Recipe, runtime: Runtime, precision: Precision, ready: Runner) -> None:
+def release(recipe: Recipe, runtime: Runtime, precision: Precision) -> None:
+    """Hold the network no longer; whoever still has its runner keeps it."""
+    with _lock:
+        _runners.pop(_runner_key(recipe, runtime, precision), None)
+
+
+def _hold(recipe: Recipe, runtime: Runtime, precision: Precision, ready: Shared) -> None:
     """Keep a network that is loaded already for `runner` to give."""
     key = _runner_key(recipe, runtime, precision)
     with _lock:
@@ -245,7 +267,7 @@ def _over(runner: Runner, sample: Sequence[Arrays]) -> NDArray[np.float32]:
 
 def _load(
     recipe: Recipe, runtime: Runtime, precision: Precision, build: Callable[[], Any] | None = None
-) -> Runner:
+) -> Shared:
     build = recipe.build if build is None else build
     if runtime == "openvino":
         compiled = converted.compile_network(
@@ -305,13 +327,20 @@ class _Torch:
     def __init__(self, module: Any, device: Literal["cpu", "cuda"], precision: Precision) -> None:
         import torch
 
-        self._torch, self._device = torch, device
+        self._torch, self._device, self._precision = torch, device, precision
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._lock = threading.Lock()
         if device == "cuda":
             # channels-last: the layout in which tensor cores take convolutions
             module = module.to(device="cuda", memory_format=torch.channels_last)
         self._module = module
+
+    @property
+    def slots(self) -> int:
+        return 1 if self._device == "cuda" else cores()
+
+    def beside(self) -> "_Torch":
+        return _Torch(self._module, self._device, self._precision)
 
     def run(self, batches: Iterable[Batch], sink: Callable[[IntArray, NDArray[np.float32]], None]) -> None:
         with self._lock:
@@ -325,19 +354,22 @@ class _Torch:
         self, batches: Iterable[Batch], sink: Callable[[IntArray, NDArray[np.float32]], None]
     ) -> None:
         threads, workers = self._torch.get_num_threads(), cores()
-        ahead: deque[tuple[IntArray, Future[NDArray[np.float32]]]] = deque()
+        ahead: deque[Future[None]] = deque()
         self._torch.set_num_threads(1)
+
+        def one(place: IntArray, row: Arrays) -> None:
+            sink(place, self._values(row))
+
         try:
             with ThreadPoolExecutor(workers, thread_name_prefix="torch") as pool:
                 for positions, arrays in batches:
                     for i in range(len(positions)):
                         row = tuple(array[i : i + 1] for array in arrays)
-                        ahead.append((positions[i : i + 1], pool.submit(self._values, row)))
-                    while len(ahead) > 4 * workers:
-                        place, value = ahead.popleft()
-                        sink(place, value.result())
-                for place, value in ahead:
-                    sink(place, value.result())
+                        ahead.append(pool.submit(one, positions[i : i + 1], row))
+                    while len(ahead) > 4 * workers or (ahead and ahead[0].done()):
+                        ahead.popleft().result()
+                for place in ahead:
+                    place.result()
         finally:
             self._torch.set_num_threads(threads)
 

@@ -16,6 +16,7 @@ from graftwork.backbones.ahead import in_order
 from graftwork.backbones.base import BackboneState, Examples, Options
 from graftwork.backbones.pretrained import Pretrained, load_encoder, on_this_machine, room
 from graftwork.backbones.quiet import quiet
+from graftwork.backbones.served import Prepared, Reading
 from graftwork.errors import ArtefactError, RequestError, Unreadable
 from graftwork.records import Notify, Progress, silent
 from graftwork.rows import Column, Contents, Kind, Rows
@@ -42,6 +43,10 @@ class Framing:
     resample: int
     fit: bool
     fill: tuple[int, int, int]
+
+    def __call__(self, content: bytes) -> Prepared:
+        """See `Reading`."""
+        return Prepared.single(self.apply(content)[None])
 
     def apply(self, content: bytes) -> Pixels:
         """Raises Unreadable where `content` is no whole picture."""
@@ -125,6 +130,10 @@ class Images(Pretrained):
                 pixels, positions = [], []
         if pixels:
             yield np.array(positions), (np.stack(pixels),)
+
+    def reading(self) -> Reading:
+        """See `ReadApart`."""
+        return self.framing
 
     def examples(self, rows: Rows, notify: Notify = silent) -> Examples:
         """See `Tunable.examples`; all pixels lie in one file, mapped where they are many."""

@@ -273,6 +273,18 @@ class Pretrained(ABC):
         """Fill `out` (rows, width), but for the rows that go into `unreadable`."""
         engine.collect(runner, self.batches(rows, unreadable), out, notify, "features")
 
+    def runner(self) -> engine.Runner:
+        """See `Served.runner`."""
+        return engine.runner(self.recipe, self.config["runtime"], self.config["precision"]).beside()
+
+    def together(self, inputs: engine.Arrays) -> int:
+        """See `Served.together`."""
+        return engine.CUDA_ROWS if self.config["runtime"] == "cuda" else 1
+
+    def joined(self, features: NDArray[np.float32], lengths: NDArray[np.float64]) -> NDArray[Any]:
+        """See `Served.joined`."""
+        return np.asarray(features[0])
+
     def state(self) -> BackboneState:
         return BackboneState(self.family, dict(self.config), dict(self.learnt), self.source)
 

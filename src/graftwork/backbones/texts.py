@@ -1,6 +1,6 @@
 """Text encoders of transformers: tokenised in bulk, batched by length, pooled, run by the engine."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -10,6 +10,7 @@ import numpy as np
 from graftwork.backbones import engine
 from graftwork.backbones.base import BackboneState, Examples, Options
 from graftwork.backbones.pretrained import Pretrained, load_encoder, on_this_machine
+from graftwork.backbones.served import Prepared
 from graftwork.errors import ArtefactError, RequestError, Unreadable
 from graftwork.records import Notify, silent
 from graftwork.rows import Column, IntArray, Kind, Rows, Texts
@@ -75,6 +76,16 @@ class TextEncoder(Pretrained):
                 for first in range(0, len(members), size):
                     chosen = members[first : first + size]
                     yield positions[chosen], _stack([tokens[i] for i in chosen], int(length))
+
+    def prepared(self, texts: Sequence[str]) -> Sequence[Prepared]:
+        """See `ReadHere.prepared`."""
+        _, tokens = self.tokenised(Texts(texts), range(len(texts)), {})
+        lengths = self._padded(tokens).tolist()
+        return [Prepared.single(*_stack([ids], length)) for ids, length in zip(tokens, lengths, strict=True)]
+
+    def together(self, inputs: engine.Arrays) -> int:
+        """See `Served.together`."""
+        return max(1, TOKENS_A_BATCH // int(inputs[0].shape[1]))
 
     def _padded(self, tokens: list[list[int]]) -> IntArray:
         """(texts,) the length that each is padded to."""
