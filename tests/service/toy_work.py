@@ -1,0 +1,104 @@
+"""Work for tests of the workers: each kind of behaviour by the job's request."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from graftwork.errors import RequestError, WorkError
+from graftwork.records import Progress
+from graftwork.service.database.tables import Job
+from graftwork.service.jobs.desk import Desk
+from graftwork.service.problems import Problem
+
+
+def warm() -> None:
+    """Nothing to import."""
+
+
+def run(job: Job, desk: Desk) -> None:
+    """Do what request["do"] names."""
+    DOINGS[job.request["do"]](job, desk, job.request)
+
+
+def _answer(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
+    desk.finish({"attempt": job.attempt, "process": os.getpid(), "niceness": os.nice(0)})
+
+
+def _surroundings(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
+    names = ("GRAFT_PRIVATE", "GRAFT_PRIVATE_KEY", "GRAFT_CHECKPOINT_S", "HF_HUB_OFFLINE")
+    print("what work prints is no answer of its process")
+    desk.finish({name: os.environ.get(name) for name in names})
+
+
+def _sleep(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
+    _leave_name(asked)
+    desk.notify(Progress("sleeping", job.attempt, None))
+    time.sleep(asked.get("seconds", 60))
+    desk.finish({"attempt": job.attempt})
+
+
+def _never_listen(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    Path(asked["name"]).write_text(f"{os.getpid()} {helper.pid}")
+    while True:
+        time.sleep(1)
+
+
+def _only_first(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
+    """A first attempt that leaves a checkpoint and goes on for ever; a second that goes on from it."""
+    checkpoint = desk.settings.run(job.id) / "checkpoint"
+    if checkpoint.exists():
+        desk.finish({"attempt": job.attempt, "from": checkpoint.read_text()})
+        return
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_text(f"attempt {job.attempt}")
+    _sleep(job, desk, asked)
+
+
+def _die(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _swell(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
+    held = []
+    while True:
+        held.append(bytearray(os.urandom(1) * 20_000_000))
+        time.sleep(0.01)
+
+
+def _raise(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
+    raise {
+        "request": RequestError("the table has no labels; name the column"),
+        "work": WorkError("the disk is full"),
+        "problem": Problem(422, "columns-unclear", "which column holds the text?"),
+        "memory": MemoryError(),
+        "bug": KeyError("secret"),
+        "exit": SystemExit(3),
+    }[asked["error"]]
+
+
+def _nothing(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
+    """Forgets to finish."""
+
+
+def _leave_name(asked: dict[str, Any]) -> None:
+    if "name" in asked:
+        Path(asked["name"]).write_text(str(os.getpid()))
+
+
+DOINGS = {
+    "answer": _answer,
+    "surroundings": _surroundings,
+    "sleep": _sleep,
+    "never listen": _never_listen,
+    "only first": _only_first,
+    "die": _die,
+    "swell": _swell,
+    "raise": _raise,
+    "nothing": _nothing,
+}
