@@ -157,20 +157,17 @@ class Models:
             self._put(replace(row, name=name))
             return self._rows[model_id]
 
-    def forget(self, model_id: str, *, folder: bool) -> None:
-        """After its row was deleted. folder: whether its artefact went as well."""
+    def forget(self, model_id: str) -> None:
+        """After its row was deleted."""
         with self._lock:
-            row = self._rows.get(model_id)
             self._gone.add(model_id)
-            if row is not None:
-                self._take(row)
-        if row is not None and folder:
-            self._serving.forget(row.folder)
+            if model_id in self._rows:
+                self._take(self._rows[model_id])
 
     def forget_owner(self, owner_id: str) -> None:
         """After all rows of an owner were deleted."""
         for model_id in list(self._owned.get(owner_id, ())):
-            self.forget(model_id, folder=True)
+            self.forget(model_id)
 
     def close(self) -> None:
         self._looker.shutdown(wait=True)

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from graftwork.service.database import Database
-from graftwork.service.database.tables import Dataset, File
+from graftwork.service.database.tables import File
 from graftwork.service.problems import Problem, bad_request
 from graftwork.service.settings import Settings
 
@@ -139,12 +139,6 @@ def sweep(settings: Settings, database: Database) -> None:
     """Remove what a crash left: uploads cut short, and what no row names. Call it before any request."""
     for folder in settings.home.glob(f"{_GONE}*"):
         shutil.rmtree(folder)
-    datasets = settings.dataset("any").parent
-    with database.read() as session:
-        rows = set(session.scalars(select(Dataset.id)))
-    for folder in datasets.iterdir() if datasets.is_dir() else ():
-        if folder.name not in rows:
-            remove_tree(settings, folder)
     folders = settings.home / "uploads"
     for folder in folders.iterdir() if folders.is_dir() else ():
         with database.read() as session:

@@ -202,7 +202,6 @@ def _require_idle(session: Session, row: File) -> None:
     alive = select(Job).where(Job.owner_id == row.owner_id, Job.state.not_in(TERMINAL))
     for job in session.scalars(alive.where(Job.kind.in_(("import", "inspect")))):
         dataset = session.get(Dataset, job.dataset_id) if job.dataset_id else None
-        if job.request.get("file") == row.id or any(
-            one["file"] == row.id for one in dataset.files if dataset
-        ):
+        read = {job.request.get("file"), *(one["file"] for one in (dataset.files if dataset else ()))}
+        if row.id in read:
             raise in_use(f"the file {row.id}", job.id)

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from fastapi import Path as InPath
 from fastapi import Query, Request
-from sqlalchemy import select
+from sqlalchemy import delete
 from starlette.responses import FileResponse, Response, StreamingResponse
 
 from graftwork import manifest
@@ -16,12 +16,12 @@ from graftwork.service import shapes
 from graftwork.service.callers import Caller
 from graftwork.service.context import Service, service
 from graftwork.service.database.tables import Model
+from graftwork.service.erasing import drop_artefact
 from graftwork.service.models import Known
 from graftwork.service.pagination import Limit
 from graftwork.service.problems import Problem, not_found
 from graftwork.service.security import Predicts, Writes
 from graftwork.service.strict import router as new_router
-from graftwork.service.uploads import keeping
 from graftwork.service.zipping import zipped
 
 router = new_router("models")
@@ -96,16 +96,10 @@ def delete_model(request: Request, caller: Writes, model: Named) -> None:
     here = service(request)
     found = here.models.find(caller, model)
     _require_ours(found, "deleted")
-    with keeping:
-        with here.database.write() as session:
-            row = session.get(Model, found.id, with_for_update=True)
-            if row is not None:
-                session.delete(row)
-                session.flush()
-            shared = session.scalar(select(Model.id).where(Model.digest == found.digest).limit(1)) is not None
-        here.models.forget(found.id, folder=not shared)
-        if not shared:
-            here.artefacts.remove(found.digest)
+    with here.database.write() as session:
+        session.execute(delete(Model).where(Model.id == found.id))
+    here.models.forget(found.id)
+    drop_artefact(here, found.digest)
 
 
 def listed(here: Service, caller: Caller, cursor: str | None, limit: int) -> dict[str, Any]:

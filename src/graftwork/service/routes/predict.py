@@ -142,7 +142,8 @@ async def _ask(here: Service, asked: Question, models: list[Known]) -> list[Repl
             422, "invalid-request", f"models of several kinds seen ({said}); ask each kind by itself"
         )
     try:
-        return await here.serving.answer([one.folder for one in models], inputs[0])
+        replies: list[Replies] = await here.serving.answer([one.folder for one in models], inputs[0])
+        return replies
     except ArtefactError as error:
         for one in models:
             if str(one.folder) in str(error) or not one.folder.exists():
