@@ -5,10 +5,10 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
+
 import tiny_server
 from tiny_server import Running
 
@@ -82,9 +82,13 @@ def test_a_body_that_never_comes_is_not_waited_for(server: Running) -> None:
 
 @pytest.mark.parametrize(
     "endless",
-    [b"GET /" + b"a" * 200_000, b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20_000],
+    [
+        b"GET /" + b"a" * 200_000,
+        b"GET / HTTP/1.1\r\nX: " + b"a" * 200_000,
+        b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 20_000,
+    ],
     ids=["line", "header", "headers"],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("end", [b"", b" HTTP/1.1\r\n\r\n", b"\r\n\r\n"], ids=["open", "line-ended", "ended"])
 def test_endless_headers_are_refused(server: Running, endless: bytes, end: bytes) -> None:
     assert status(server.talk(endless + end)) in (400, 431)
@@ -110,8 +114,14 @@ def test_framing_that_two_could_read_differently_is_refused(server: Running, fra
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"\x00\xff\xfe\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET\r\n\r\n"]
-)  # fmt: skip
+    "garbage",
+    [
+        b"\x00\xff\xfe\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"GET\r\n\r\n",
+    ],
+)
 def test_what_is_no_http_is_refused(server: Running, garbage: bytes) -> None:
     assert status(server.talk(garbage)) == 400
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import httpx
 import pytest
-import tiny_server
 from typer.testing import CliRunner
 
 import graftwork as gw
+import tiny_server
 from graftwork.cli import app
 from graftwork.service.settings import Settings
 

@@ -81,7 +81,7 @@ def _run(settings: Settings, database: Database, listener: socket.socket, ready:
         models=Models(settings, database, serving),
         serving=serving,
         meter=Meter(database, settings),
-        workers=supervisor.alive,
+        workers=lambda: len(supervisor.workers) == settings.workers,
     )
     try:
         supervisor.start()
