@@ -1,0 +1,141 @@
+"""Backbones in memory, each with its line; under a limit of bytes those asked longest ago go."""
+
+import threading
+import time
+from concurrent.futures import Future
+
+from graftwork.backbones import engine
+from graftwork.backbones.base import Backbone
+from graftwork.backbones.pretrained import Pretrained
+from graftwork.rows import Kind
+from graftwork.serving.batching import Line
+from graftwork.serving.reading import Readers
+from graftwork.serving.records import Held
+from graftwork.serving.tasks import Tasks
+from graftwork.serving.ways import Way, way_of
+
+
+class Loaded:
+    """One backbone with its line. bytes: of its weights."""
+
+    def __init__(self, backbone: Backbone, size: int, readers: Readers) -> None:
+        self.backbone, self.bytes = backbone, size
+        self.way: Way = way_of(backbone)
+        self.line = Line(self.way, backbone.width, readers, f"line-{backbone.fingerprint[:8]}")
+
+    @property
+    def kind(self) -> Kind:
+        return self.backbone.kind
+
+    def close(self) -> None:
+        self.line.close()
+        if isinstance(self.backbone, Pretrained):
+            config = self.backbone.config
+            engine.release(self.backbone.recipe, config["runtime"], config["precision"])
+
+
+class Pool:
+    """Every method may be called from any thread; loading one holds up nobody who asks for another."""
+
+    def __init__(self, memory: int, tasks: Tasks, readers: Readers) -> None:
+        self._memory, self._tasks, self._readers = memory, tasks, readers
+        self._held: dict[str, Loaded] = {}
+        self._loading: dict[str, Future[Loaded]] = {}
+        self._lock = threading.Lock()
+
+    def held(self, fingerprint: str) -> Loaded | None:
+        """The backbone where it is in memory."""
+        with self._lock:
+            found = self._held.pop(fingerprint, None)
+            if found is not None:
+                self._held[fingerprint] = found  # asked last
+            return found
+
+    def load(self, fingerprint: str) -> Loaded:
+        """The backbone of a task that is open, loaded where it is not in memory; may take seconds."""
+        with self._lock:
+            if fingerprint in self._held:
+                return self._held[fingerprint]
+            loading = self._loading.get(fingerprint)
+            if mine := loading is None:
+                loading = self._loading[fingerprint] = Future()
+        if mine:
+            try:
+                loading.set_result(self._load(fingerprint))
+            except BaseException as error:
+                loading.set_exception(error)
+            with self._lock:
+                del self._loading[fingerprint]
+        return loading.result()
+
+    def backbones(self) -> list[Held]:
+        """The one asked last at the end."""
+        with self._lock:
+            held = dict(self._held)
+        now = time.monotonic()
+        return [
+            Held(
+                fingerprint,
+                source.name if (source := one.backbone.state().source) is not None else None,
+                one.kind,
+                one.way.runtime,
+                one.way.precision,
+                one.backbone.width,
+                one.bytes,
+                self._tasks.count(fingerprint),
+                one.line.rows,
+                now - one.line.last,
+            )
+            for fingerprint, one in held.items()
+        ]
+
+    def figures(self) -> dict[str, float]:
+        """Since each was loaded: rows and batches through the networks held."""
+        with self._lock:
+            lines = [one.line for one in self._held.values()]
+            size = sum(one.bytes for one in self._held.values())
+        rows, batches = sum(line.rows for line in lines), sum(line.batches for line in lines)
+        return {
+            "backbones": len(lines),
+            "backbone_bytes": size,
+            "rows": rows,
+            "batches": batches,
+            "mean_batch": rows / batches if batches else 0.0,
+        }
+
+    def close(self) -> None:
+        with self._lock:
+            held, self._held = list(self._held.values()), {}
+        for one in held:
+            one.close()
+
+    def _load(self, fingerprint: str) -> Loaded:
+        backbone = self._tasks.backbone(fingerprint)
+        size = weigh(backbone, self._readers.count)
+        self._make_room(size)
+        loaded = Loaded(backbone, size, self._readers)
+        with self._lock:
+            self._held[fingerprint] = loaded
+        return loaded
+
+    def _make_room(self, size: int) -> None:
+        """Let go of idle ones until `size` more bytes fit; one that is at work stays, whatever the limit."""
+        with self._lock:
+            idle = [fingerprint for fingerprint, one in self._held.items() if one.line.idle]
+            gone = []
+            while idle and size + sum(one.bytes for one in self._held.values()) > self._memory:
+                gone.append((idle[0], self._held.pop(idle.pop(0))))
+        for fingerprint, one in gone:
+            one.close()
+            self._tasks.drop(fingerprint)
+
+
+def weigh(backbone: Backbone, readers: int) -> int:
+    """Bytes of its weights, once for each process that holds them."""
+    state = backbone.state()
+    size = sum(array.nbytes for array in state.arrays.values())
+    if state.source is not None:
+        size += sum((state.source.folder / name).stat().st_size for name in state.source.weights)
+    # a network of onnxruntime's runs where pictures and recordings are read
+    apart = state.family == "onnx" and backbone.kind != "text"
+    return size * readers if apart else size

@@ -1,0 +1,236 @@
+"""Contents read by processes under limits: one that takes too much memory or time is killed and replaced."""
+
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import numpy as np
+
+from graftwork.backbones.served import Prepared, Reading
+from graftwork.errors import GraftworkError, Unreadable, WorkError
+
+READY = b"ready"
+STARTING_S = 60.0
+"""What a new reader may take to come up on a busy machine."""
+_HEADER = 1_000_000
+
+
+@dataclass(frozen=True)
+class Known:
+    """A reading under the number by which readers know it."""
+
+    number: int
+    pickled: bytes
+
+    @classmethod
+    def of(cls, reading: Reading, number: int) -> "Known":
+        return cls(number, pickle.dumps(reading))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One content to read. done: called once, on the reader's thread, with what came of it."""
+
+    known: Known
+    content: bytes
+    done: Callable[[Prepared | GraftworkError], None]
+
+
+class Line(Protocol):
+    """Whoever has contents to be read."""
+
+    def next_job(self) -> Job | None:
+        """The next one; None where there is none now: it will call again."""
+        ...
+
+
+class Readers:
+    """`count` reader processes, each with a thread that asks it. Lines that call are served in turns."""
+
+    def __init__(self, count: int, most_bytes: int, most_seconds: float) -> None:
+        self._limits = most_bytes, most_seconds
+        self._lines: deque[Line] = deque()
+        self._changed = threading.Condition()
+        self._alive: set[int] = set()
+        self._numbers = 0
+        self._closed = False
+        self._up = 0
+        self.count, self.replaced = count, 0
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"reader-{i}", daemon=True) for i in range(count)
+        ]
+        self._started = False
+
+    def register(self, reading: Reading) -> Known:
+        """Readings are pickled once; forget it when its line closes."""
+        with self._changed:
+            self._numbers += 1
+            known = Known.of(reading, self._numbers)
+            self._alive.add(known.number)
+            return known
+
+    def forget(self, known: Known) -> None:
+        with self._changed:
+            self._alive.discard(known.number)
+
+    def call(self, line: Line) -> None:
+        """`line` has something to read; starts the readers where none runs yet."""
+        with self._changed:
+            self._start()
+            if line not in self._lines:
+                self._lines.append(line)
+            self._changed.notify()
+
+    def warm(self) -> None:
+        """Start the readers and wait until each has come up."""
+        with self._changed:
+            self._start()
+            self._changed.wait_for(lambda: self._up >= self.count or self._closed, STARTING_S)
+
+    def close(self) -> None:
+        """End every reader; what is being read is given up."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._started:
+            for thread in self._threads:
+                thread.join()
+
+    def _start(self) -> None:
+        if not self._started and not self._closed:
+            self._started = True
+            for thread in self._threads:
+                thread.start()
+
+    def _next(self) -> Job | None:
+        with self._changed:
+            while not self._closed:
+                for _ in range(len(self._lines)):
+                    line = self._lines.popleft()
+                    job = line.next_job()
+                    if job is not None:
+                        self._lines.append(line)
+                        self._changed.notify()  # another reader may find more
+                        return job
+                self._changed.wait()
+        return None
+
+    def _serve(self) -> None:
+        # started by the thread that asks it: the process is told to die with this very thread
+        process = _Process(*self._limits)
+        with suppress(WorkError):  # the first that asks for it hears of it
+            process.wait_ready()
+        with self._changed:
+            self._up += 1
+            self._changed.notify_all()
+        while (job := self._next()) is not None:
+            if process.ended:
+                process = _Process(*self._limits)
+                self.replaced += 1
+            outcome: Prepared | GraftworkError
+            try:
+                outcome = process.read(job.known, job.content, self._alive)
+            except GraftworkError as error:
+                outcome = error
+            job.done(outcome)
+        process.end()
+
+
+class _Process:
+    """One reader process; not to be asked again once it `ended`."""
+
+    def __init__(self, most_bytes: int, most_seconds: float) -> None:
+        self._most_bytes, self._most_seconds = most_bytes, most_seconds
+        self._knows: set[int] = set()
+        self._ready = self.ended = False
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                # -P: nothing is imported from the folder that the server was started in
+                [sys.executable, "-P", "-m", "graftwork.backbones.reader", str(most_bytes)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                env=_environment(),
+            )
+        self._connection = Connection(ours.detach())
+
+    def wait_ready(self) -> None:
+        """Raises WorkError where it does not come up."""
+        if self._ready:
+            return
+        try:
+            self._ready = self._connection.poll(STARTING_S) and self._connection.recv_bytes(64) == READY
+        except (EOFError, OSError):
+            self._ready = False
+        if not self._ready:
+            self.end()
+            raise WorkError(
+                "a process that reads contents did not start; see what it printed, then try again"
+            )
+
+    def read(self, known: Known, content: bytes, alive: set[int]) -> Prepared:
+        """Raises Unreadable; WorkError where the content is not to blame."""
+        self.wait_ready()
+        stale = tuple(self._knows - alive)
+        pickled = None if known.number in self._knows else known.pickled
+        self._knows = (self._knows - set(stale)) | {known.number}
+        begun = time.monotonic()
+        try:
+            self._connection.send_bytes(pickle.dumps((known.number, pickled, stale)))
+            self._connection.send_bytes(content)
+            if not self._connection.poll(self._most_seconds):
+                self.end()
+                raise Unreadable(f"takes too long to read (more than {self._most_seconds:g} s)")
+            told = json.loads(self._connection.recv_bytes(_HEADER))
+            if "windows" in told:
+                return self._prepared(told)
+        except (EOFError, OSError) as error:
+            raise Unreadable(self._death(time.monotonic() - begun)) from error
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            self.end()  # it does not speak as it should
+            raise Unreadable("broke its decoder (an answer that makes no sense)") from error
+        raise Unreadable(told["unreadable"]) if "unreadable" in told else WorkError(told["failed"])
+
+    def _prepared(self, told: Any) -> Prepared:
+        arrays = []
+        for kind, shape in told["arrays"]:
+            content = self._connection.recv_bytes(self._most_bytes)
+            arrays.append(np.frombuffer(content, np.dtype(kind)).reshape(shape))
+        *inputs, lengths = arrays
+        each, rest = divmod(len(inputs), told["windows"])
+        if rest or not each or lengths.shape != (told["windows"],):
+            raise ValueError("windows and arrays do not match")
+        windows = [tuple(inputs[i : i + each]) for i in range(0, len(inputs), each)]
+        return Prepared(windows, lengths)
+
+    def _death(self, seconds: float) -> str:
+        """Why it is no longer there, as a reason that follows a file's name."""
+        self.end()
+        if self._process.returncode == -signal.SIGKILL:  # the system's, when memory runs out
+            return "does not fit into memory"
+        return "crashes its decoder"
+
+    def end(self) -> None:
+        """Kill it where it still runs."""
+        self.ended = True
+        self._connection.close()
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+
+
+def _environment() -> dict[str, str]:
+    path = os.pathsep.join(one for one in sys.path if one)
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

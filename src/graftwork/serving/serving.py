@@ -1,0 +1,161 @@
+"""The facade: inputs and artefacts in, answers out; whoever serves HTTP, or none, stands in front of it."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from graftwork.backbones.engine import cores
+from graftwork.errors import Busy, RequestError
+from graftwork.rows import PLURAL, IntArray
+from graftwork.serving.finishing import Finishing, Request
+from graftwork.serving.pool import Pool
+from graftwork.serving.reading import Readers
+from graftwork.serving.records import Held, Item, Replies
+from graftwork.serving.tasks import Task, Tasks
+
+OPENING = 16
+"""Artefacts and backbones that may be opened at once."""
+
+
+class Serving:
+    """Answers for any number of artefacts; those with one backbone share its network and its batches.
+
+    head_memory, backbone_memory: bytes. readers: processes that read pictures and recordings, None for one
+    a core. reading_bytes, reading_seconds: what one content may take. queue: inputs that may wait. offline:
+    sources are not fetched.
+    """
+
+    def __init__(
+        self,
+        *,
+        head_memory: int,
+        backbone_memory: int,
+        readers: int | None = None,
+        reading_bytes: int,
+        reading_seconds: float,
+        queue: int = 1024,
+        offline: bool = False,
+    ) -> None:
+        self._most, self._waiting, self._refused = queue, 0, 0
+        self._tasks = Tasks(head_memory=head_memory, offline=offline)
+        self._readers = Readers(cores() if readers is None else readers, reading_bytes, reading_seconds)
+        self._pool = Pool(backbone_memory, self._tasks, self._readers)
+        self._finishing = Finishing()
+        self._opening = ThreadPoolExecutor(OPENING, thread_name_prefix="opening")
+
+    async def answer(self, folders: Sequence[Path], items: Sequence[Item]) -> list[Replies]:
+        """What each artefact says of all items, in the order of `folders`.
+
+        Raises RequestError where a task takes another kind of input, ArtefactError where an artefact is
+        damaged or gone, Busy where too much is waiting.
+        """
+        with self._accepted(len(items)):
+            tasks = [await self._task(folder) for folder in folders]
+            for task in tasks:
+                _require_kind(task, items)
+            shared: defaultdict[str, list[int]] = defaultdict(list)
+            for i, task in enumerate(tasks):
+                shared[task.fingerprint].append(i)
+            # an item asked twice is computed once
+            numbers: dict[Item, int] = {}
+            index = np.array([numbers.setdefault(item, len(numbers)) for item in items], dtype=np.int64)
+            requests: list[Request] = []
+            try:
+                for fingerprint, members in shared.items():
+                    about = [tasks[i] for i in members]
+                    requests.append(await self._asked(fingerprint, about, list(numbers), index))
+                replies = await asyncio.gather(*(request.answer for request in requests))
+            finally:
+                for request in requests:
+                    request.gone = True
+                    request.answer.cancel()  # of no effect on one that was answered
+        placed = {
+            i: one for members, said in zip(shared.values(), replies, strict=True)
+            for i, one in zip(members, said, strict=True)
+        }  # fmt: skip
+        return [placed[i] for i in range(len(folders))]
+
+    def forget(self, folder: Path) -> None:
+        """The artefact was deleted or replaced; from any thread."""
+        self._tasks.forget(folder)
+
+    def warm(self, folders: Sequence[Path] = ()) -> None:
+        """Start the readers and open these artefacts with their backbones; from any thread but the loop's."""
+        self._readers.warm()
+        for folder in folders:
+            self._pool.load(self._tasks.get(folder).fingerprint)
+
+    def backbones(self) -> list[Held]:
+        return self._pool.backbones()
+
+    def figures(self) -> Mapping[str, float]:
+        """Figures for metrics. inputs: waiting or at work now. Others count from the start."""
+        return {
+            "inputs": self._waiting,
+            "refused": self._refused,
+            **self._pool.figures(),
+            "readers": self._readers.count,
+            "readers_replaced": self._readers.replaced,
+            "heads": self._tasks.count(),
+            "head_bytes": self._tasks.bytes,
+        }
+
+    async def drain(self) -> None:
+        """Returns once everything accepted is answered."""
+        while self._waiting:
+            await asyncio.sleep(0.02)
+
+    def close(self) -> None:
+        """End all threads and processes; what was not answered fails."""
+        self._opening.shutdown(cancel_futures=True)
+        self._readers.close()
+        self._pool.close()
+        self._finishing.close()
+
+    @contextmanager
+    def _accepted(self, count: int) -> Iterator[None]:
+        # on the loop's thread alone, so nothing comes between
+        if self._waiting and self._waiting + count > self._most:
+            self._refused += 1
+            raise Busy(
+                f"{self._waiting:,} inputs are waiting, and at most {self._most:,} may; ask again in a while"
+            )
+        self._waiting += count
+        try:
+            yield
+        finally:
+            self._waiting -= count
+
+    async def _task(self, folder: Path) -> Task:
+        found = self._tasks.held(folder)
+        if found is not None:
+            return found
+        return await asyncio.get_running_loop().run_in_executor(self._opening, self._tasks.get, folder)
+
+    async def _asked(
+        self, fingerprint: str, tasks: Sequence[Task], contents: Sequence[Item], index: IntArray
+    ) -> Request:
+        """The request, on its way."""
+        loop = asyncio.get_running_loop()
+        while True:
+            loaded = self._pool.held(fingerprint)
+            if loaded is None:
+                loaded = await loop.run_in_executor(self._opening, self._pool.load, fingerprint)
+            features = np.empty((len(contents), loaded.backbone.width), np.float32)
+            answer: asyncio.Future[list[Replies]] = loop.create_future()
+            request = Request(contents, features, tasks, index, answer, self._finishing)
+            if loaded.line.ask(request):
+                return request
+
+
+def _require_kind(task: Task, items: Sequence[Item]) -> None:
+    wanted = str if task.kind == "text" else bytes
+    for i, item in enumerate(items):
+        if not isinstance(item, wanted):
+            seen = "a text" if isinstance(item, str) else "a file"
+            raise RequestError(f"this model takes {PLURAL[task.kind]}, input {i} is {seen}")
