@@ -54,6 +54,8 @@ class Artefacts:
 
     def remove(self, digest: str) -> None:
         """Remove it in one step, if it is there."""
+        if not self.folder(digest).is_dir():
+            return
         aside = Path(tempfile.mkdtemp(prefix=".", dir=self.root))
         try:
             self.folder(digest).rename(aside / "artefact")
