@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fastapi import APIRouter
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
@@ -39,12 +40,15 @@ class Nothing:
 
 
 def make_service(root: Path, **changes: Any) -> Service:
-    """changes: of Settings, or a part of Service (serving, models, artefacts)."""
-    parts = {name: changes.pop(name) for name in ("serving", "models", "artefacts") if name in changes}
+    """changes: of Settings, or a part of Service (serving, models, artefacts, or a migrated database)."""
+    names = ("serving", "models", "artefacts", "database")
+    parts = {name: changes.pop(name) for name in names if name in changes}
     settings = replace(Settings(root), **changes)
     settings.home.mkdir(parents=True, exist_ok=True)
-    database = Database(settings.url)
-    Base.metadata.create_all(database.engine)
+    database = parts.pop("database", None)
+    if database is None:
+        database = Database(settings.url)
+        Base.metadata.create_all(database.engine)
     made: dict[str, Any] = {"serving": NoServing(), "models": Nothing(), "artefacts": Nothing(), **parts}
     return Service(settings=settings, database=database, meter=Meter(database, settings), **made)
 
@@ -57,10 +61,25 @@ def key_of(service: Service, owner: str = "ann", scope: Scope = "write") -> str:
 
 
 @contextmanager
-def client_of(service: Service, key: str | None = None) -> Iterator[TestClient]:
-    """Asks `service` in this process, as the bearer of `key`."""
+def client_of(
+    service: Service, key: str | None = None, also: APIRouter | None = None, base: str = "http://localhost"
+) -> Iterator[TestClient]:
+    """Asks `service` in this process, as the bearer of `key`. also: routes of the test's own."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    with TestClient(
-        create_app(service), "http://localhost", headers=headers, follow_redirects=False
-    ) as client:
+    app = create_app(service)
+    if also is not None:
+        app.include_router(also)
+    with TestClient(app, base, headers=headers, follow_redirects=False) as client:
         yield client
+
+
+def problem_in(answer: Any, status: int, code: str | None = None) -> dict[str, Any]:
+    """The problem that `answer` is; asserts that it has the form of one."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    found: dict[str, Any] = answer.json()
+    assert set(found) - {"errors"} == {"type", "title", "status", "detail", "code", "request_id"}
+    assert found["status"] == status and found["request_id"] == answer.headers["x-request-id"]
+    assert found["type"].endswith(found["code"]) and "\n" not in found["detail"]
+    assert code is None or found["code"] == code, found
+    return found

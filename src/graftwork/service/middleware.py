@@ -34,6 +34,8 @@ FORM = 1_000_000
 SAFE = ("GET", "HEAD", "OPTIONS")
 WRONG_KEYS = 60
 """Unknown keys and sign-ins that one address may try in a minute."""
+GONE = 499
+"""Counted for a client that left before it was answered; nobody is sent it."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -71,41 +73,33 @@ class Front:
             return
         started = time.perf_counter()
         headers = dict(scope["headers"])  # the last of equal ones: enough for those asked here
+        most = self._upload if scope["path"] in UPLOADS else self._body
+        body = Body(receive, most, self._idle)
         answer = Answer(send, headers.get(b"x-request-id"))
         state = scope.setdefault("state", {})
         state["request_id"] = answer.request_id
         try:
-            body = self._bounded(scope, headers, receive)
+            _require_length(headers, most)
             early = await self._let_in(scope, headers, state, body)
             await (early or self._app)(scope, body, answer)
         except ClientDisconnect:
-            answer.status = 499  # nobody is left to read an answer
+            answer.status = answer.status or GONE
         except Exception as error:
-            await self._failed(error, scope, body if "body" in locals() else receive, answer)
+            await self._failed(error, scope, body, answer)
         finally:
             route = getattr(scope.get("route"), "path", "none")
             self._service.metrics.request(
                 scope["method"], route, answer.status, time.perf_counter() - started
             )
 
-    async def _failed(self, error: Exception, scope: Scope, receive: Receive, answer: "Answer") -> None:
+    async def _failed(self, error: Exception, scope: Scope, body: Body, answer: "Answer") -> None:
         problem = problem_of(error)
         if problem is None:
             LOG.error("request %s failed", answer.request_id, exc_info=error)
             problem = our_slip()
         if answer.status:  # begun: it can only be broken off, which the client sees as incomplete
             raise error
-        await refusal(problem, Request(scope), answer.request_id)(scope, receive, answer)
-
-    def _bounded(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Body:
-        most = self._upload if scope["path"] in UPLOADS else self._body
-        said = headers.get(b"content-length")
-        if said is not None:
-            if not said.isdigit() or len(said) > 18:
-                raise Problem(400, "bad-request", "Content-Length is no number of bytes")
-            if int(said) > most:
-                raise too_large(most)
-        return Body(receive, most, self._idle)
+        await refusal(problem, Request(scope), answer.request_id)(scope, body, answer)
 
     async def _let_in(
         self, scope: Scope, headers: dict[bytes, bytes], state: dict[str, Any], body: Body
@@ -195,6 +189,16 @@ def refusal(problem: Problem, request: Request, request_id: str) -> Response:
 
         return error_page(request, problem)
     return respond(problem, request_id)
+
+
+def _require_length(headers: dict[bytes, bytes], most: int) -> None:
+    said = headers.get(b"content-length")
+    if said is None:
+        return
+    if not said.isdigit() or len(said) > 18:
+        raise Problem(400, "bad-request", "Content-Length is no number of bytes; send the body's length")
+    if int(said) > most:
+        raise too_large(most)
 
 
 def _host(headers: dict[bytes, bytes]) -> str:

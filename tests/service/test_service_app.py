@@ -1,0 +1,242 @@
+"""The front of the service: what every request passes, and what every answer carries."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import Request
+from pydantic import BaseModel
+
+from graftwork.service.app import create_app
+from graftwork.service.bodies import Body
+from graftwork.service.context import Service
+from graftwork.service.problems import Problem
+from graftwork.service.settings import Limits
+from graftwork.service.strict import DEPTH, loads
+from graftwork.service.strict import router as strict_router
+from tiny_service import client_of, key_of, make_service, problem_in
+
+
+class Said(BaseModel):
+    label: str
+    weight: float = 1.0
+
+
+class Several(BaseModel):
+    files: list[Said]
+
+
+toys = strict_router("toys")
+
+
+@toys.post("/toys")
+def post_toys(several: Several) -> dict[str, Any]:
+    return {"files": len(several.files)}
+
+
+@toys.post("/toys/raw")
+async def post_raw(request: Request) -> dict[str, int]:
+    return {"bytes": sum([len(piece) async for piece in request.stream()])}
+
+
+@toys.get("/toys/broken")
+def get_broken() -> None:
+    raise KeyError("a secret of ours")
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Service:
+    return make_service(tmp_path, limits=Limits(body=1_000, upload=5_000))
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[Any]:
+    with client_of(service, key_of(service), toys) as client:
+        yield client
+
+
+def test_every_answer_has_a_request_id_and_keeps_a_sensible_one(client: Any) -> None:
+    assert client.get("/healthz", headers={"X-Request-Id": "mine-1"}).headers["x-request-id"] == "mine-1"
+    for odd in ("a b", "x" * 65, "é".encode()):
+        given = client.get("/healthz", headers={"X-Request-Id": odd}).headers["x-request-id"]
+        assert given.isalnum() and len(given) == 16
+
+
+def test_every_answer_has_the_headers_that_browsers_obey(client: Any) -> None:
+    for path in ("/healthz", "/v1/usage", "/v1/nothing", "/v1/toys/broken"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "same-origin" and headers["cache-control"] == "no-store"
+        assert "unsafe" not in headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert "access-control-allow-origin" not in headers
+
+
+def test_bound_to_loopback_only_its_names_are_answered(service: Service, tmp_path: Path) -> None:
+    with client_of(service) as client:
+        for host in ("localhost:8000", "127.0.0.1", "[::1]:80", "LOCALHOST"):
+            assert client.get("/healthz", headers={"Host": host}).status_code == 200
+        for host in ("evil.example", "localhost.evil.example", "", "127.0.0.1.evil.example:80"):
+            problem_in(client.get("/healthz", headers={"Host": host}), 421, "wrong-host")
+    with client_of(make_service(tmp_path, host="0.0.0.0")) as client:
+        assert client.get("/healthz", headers={"Host": "graft.example"}).status_code == 200
+
+
+def test_draining_refuses_what_is_new_and_is_not_ready(service: Service, client: Any) -> None:
+    service.draining = True
+    assert (
+        problem_in(client.get("/v1/usage"), 503, "unavailable") and client.get("/healthz").status_code == 200
+    )
+    assert client.get("/readyz").headers["retry-after"]
+
+
+def test_not_ready_without_workers_or_database(service: Service, client: Any) -> None:
+    assert client.get("/readyz").status_code == 200
+    service.workers = lambda: False
+    assert "worker" in problem_in(client.get("/readyz"), 503)["detail"]
+    service.workers = lambda: True
+    service.database.url = "gone"
+    service.database.close()
+    for file in service.settings.home.iterdir():
+        file.unlink()
+    service.settings.home.rmdir()
+    assert "database" in problem_in(client.get("/readyz"), 503)["detail"]
+
+
+def test_an_unknown_error_is_a_problem_with_its_id_alone(
+    client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR, "graftwork.service"):
+        found = problem_in(client.get("/v1/toys/broken"), 500, "internal-error")
+    assert "secret" not in str(found)
+    assert found["request_id"] in caplog.text and "a secret of ours" in caplog.text
+
+
+def test_a_body_larger_than_its_length_allows_is_413_before_it_is_read(client: Any) -> None:
+    answer = client.post("/v1/toys/raw", content=b"x" * 1_001)
+    problem_in(answer, 413, "content-too-large")
+    assert client.post("/v1/toys/raw", content=b"x" * 1_000).json() == {"bytes": 1_000}
+
+
+def test_a_chunked_body_is_413_once_it_is_too_large(client: Any) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield from (b"x" * 300 for _ in range(4))
+
+    problem_in(client.post("/v1/toys/raw", content=pieces()), 413)
+    problem_in(client.post("/v1/toys", content=pieces(), headers={"Content-Type": "application/json"}), 413)
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "", "0x10", "9" * 30, "1, 1"])
+def test_a_length_that_is_none_is_400(client: Any, length: str) -> None:
+    headers = {"Content-Length": length, "Content-Type": "application/json"}
+    problem_in(client.post("/v1/toys", content=b"{}", headers=headers), 400)
+
+
+def test_a_body_that_does_not_arrive_is_408() -> None:
+    async def silent() -> Any:
+        await asyncio.sleep(60)
+
+    with pytest.raises(Problem) as caught:
+        asyncio.run(Body(silent, 1_000, 0.02)())
+    assert caught.value.status == 408 and caught.value.headers["Connection"] == "close"
+
+
+def test_a_body_that_arrives_byte_by_byte_is_408() -> None:
+    async def dripping() -> Any:
+        await asyncio.sleep(0.005)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def read() -> None:
+        body = Body(dripping, 1_000_000, 0.05)
+        for _ in range(1_000):
+            await body()
+
+    with pytest.raises(Problem, match="fewer than"):
+        asyncio.run(read())
+
+
+def test_waiting_for_the_client_to_leave_is_not_bounded() -> None:
+    async def arriving() -> AsyncIterator[Any]:
+        yield {"type": "http.request", "body": b"x", "more_body": False}
+        await asyncio.sleep(0.1)
+        yield {"type": "http.disconnect"}
+
+    async def read() -> list[Any]:
+        messages = arriving()
+        body = Body(lambda: anext(messages), 1_000, 0.01)
+        return [await body(), await body()]
+
+    assert asyncio.run(read())[1]["type"] == "http.disconnect"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"\xff\xfe{\x00}\x00",
+        b'\xef\xbb\xbf{"a": 1}',
+        b'{"a": NaN}',
+        b'{"a": -Infinity}',
+        b'{"a": 1e999}',
+        b'{"a": "\\u0000"}',
+        b'{"a": "\\ud800"}',
+        b'{"\\udfff": 1}',
+        b'{"a": ' + b"9" * 5_000 + b"}",
+        b"[" * 33 + b"]" * 33,
+        b'{"a":' * 33 + b"1" + b"}" * 33,
+        b"[" * 900 + b"]" * 900,
+        b"[" * 500_000,
+    ],
+)
+def test_what_is_no_plain_json_is_400(body: bytes) -> None:
+    with pytest.raises(Problem) as caught:
+        loads(body)
+    assert (caught.value.status, caught.value.code) == (400, "invalid-json")
+
+
+def test_plain_json_is_what_it_says() -> None:
+    deep = "[" * DEPTH + "1" + "]" * DEPTH
+    assert str(loads(deep.encode())).replace(" ", "") == deep
+    assert loads('{"字": ["\\u00e9", "\\ud83d\\ude00", 1e3, -0.5, null, true]}'.encode()) == {
+        "字": ["é", "😀", 1000.0, -0.5, None, True]
+    }
+
+
+def test_json_routes_read_strictly_and_take_nothing_else(client: Any) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "application/jsonx", None):
+        headers = {} if kind is None else {"Content-Type": kind}
+        problem_in(client.post("/v1/toys", content=b'{"files": []}', headers=headers), 415)
+    json = {"Content-Type": "application/json; charset=utf-8"}
+    problem_in(client.post("/v1/toys", content=b'{"files": NaN}', headers=json), 400, "invalid-json")
+    assert client.post("/v1/toys", content=b'{"files": []}', headers=json).json() == {"files": 0}
+
+
+def test_the_document_tells_of_problems_and_of_keys_on_every_route(service: Service) -> None:
+    document = create_app(service).openapi()
+    problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    assert set(document["components"]["securitySchemes"]) == {"key", "page"}
+    for path, routes in document["paths"].items():
+        for route in routes.values():
+            assert route["responses"]["default"]["content"] == {"application/problem+json": problem}
+            assert ("security" in route) == (path in ("/healthz", "/readyz"))
+    assert document["security"]
+
+
+def test_the_document_is_shown_to_whoever_has_a_key(service: Service, client: Any) -> None:
+    assert client.get("/openapi.json").json()["openapi"].startswith("3.1")
+    with client_of(service) as stranger:
+        problem_in(stranger.get("/openapi.json"), 401)
+
+
+def test_metrics_count_requests_by_route_and_are_the_admins(service: Service, client: Any) -> None:
+    client.get("/v1/usage")
+    client.get("/v1/nothing-of-ours")
+    problem_in(client.get("/metrics"), 403)
+    with client_of(service, key_of(service, "root", "admin")) as admin:
+        found = admin.get("/metrics").text
+    assert 'graftwork_request_seconds_count{method="GET",route="/v1/usage",status="200"} 1.0' in found
+    assert 'route="none",status="404"' in found and "nothing-of-ours" not in found
+    assert "graftwork_queued 0.0" in found
