@@ -28,6 +28,10 @@ EVERY = "GRAFT_CHECKPOINT_S"
 """Environment variable: seconds between checkpoints."""
 
 
+class OtherRun(RequestError):
+    """The run to go on with was of another request, or of another version."""
+
+
 class RunWarning(UserWarning):
     """What became of an earlier, interrupted run."""
 
@@ -134,7 +138,7 @@ def _require_same(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
             names = [key for key in {**one, **other} if one.get(key) != other.get(key)]
             one, other = ({key: given.get(key) for key in names} for given in (one, other))
-        raise RequestError(
+        raise OtherRun(
             f"the interrupted run had {name} {_short(one)}, this one has {_short(other)}; ask for the same, "
             "or leave --resume out to start afresh"
         )

@@ -32,7 +32,7 @@ def assemble(
             f"{name} has rows for {', '.join(sorted(set(parts)))} only; expected rows for train"
         )
     names, said = _clean_labels(labels)
-    target = _target(name, names)
+    target = target_of(name, names)
     unlabelled = names.count(None)
     if unlabelled:
         said.append(f"{unlabelled} of {len(names)} rows have no label; they are kept as unlabelled")
@@ -88,7 +88,8 @@ def _as_text(label: Any) -> str:
     return str(label)
 
 
-def _target(name: str, names: Sequence[str | None]) -> Target:
+def target_of(name: str, names: Sequence[str | None]) -> Target:
+    """Clean labels, None where there is none, as codes; raises RequestError where none can be learnt."""
     counts = Counter(label for label in names if label is not None)
     if not counts:
         raise RequestError(

@@ -1,1 +1,45 @@
-"""What a worker does: one file for each kind of job."""
+"""What jobs do: one module a kind. Runs in a process of its own, which may be killed at any moment."""
+
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+
+from graftwork.errors import GraftworkError
+from graftwork.service.database.tables import Dataset, Job
+from graftwork.service.jobs.desk import Desk
+from graftwork.service.problems import Problem
+from graftwork.service.work.said import Said
+
+_MODULES = {"inspect": "inspecting", "rank": "ranking", "fit": "fitting", "import": "importing"}
+
+
+def run(job: Job, desk: Desk) -> None:
+    """Do the job and finish it, or raise why it cannot be done: a Problem or an error of Graftwork, in words
+    that its owner may read.
+    """
+    work: Callable[[Job, Desk], None] = _module(job.kind).work
+    try:
+        work(job, desk)
+    except Problem as problem:
+        problem.detail = _said(job, desk).text(problem.detail)
+        raise
+    except GraftworkError as error:
+        error.args = (_said(job, desk).text(str(error)),)
+        raise
+
+
+def warm() -> None:
+    """Import what any job needs, and do nothing else: processes are forked from one that has."""
+    for name in _MODULES.values():
+        import_module(f"{__name__}.{name}")
+    for name in ("torch", "transformers", "sklearn.linear_model", "openvino", "pyarrow.parquet", "PIL.Image"):
+        import_module(name)
+
+
+def _module(kind: str) -> ModuleType:
+    return import_module(f"{__name__}.{_MODULES[kind]}")
+
+
+def _said(job: Job, desk: Desk) -> Said:
+    with desk.database.read() as session:
+        return Said(desk.settings, session.get(Dataset, job.dataset_id) if job.dataset_id else None)
