@@ -76,7 +76,7 @@ def test_it_says_where_it_is_and_answers_for_what_lies_there(root: Path, home: P
                 asked = {"model": "team/tickets", "inputs": ["lovely and quick", "rude staff"]}
                 answer = client.post("/v1/predict", json=asked)
                 assert answer.status_code == 200, answer.text
-                assert [one["label"] for one in answer.json()["predictions"]] == ["a", "b"]
+                assert [one["label"] for one in answer.json()["answers"]] == ["a", "b"]
         finally:
             process.terminate()
         assert process.wait(30) == 0
@@ -104,6 +104,7 @@ def test_a_folder_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
         ("--quota=space=3", "expected NAME=NUMBER"),
         ("--quota=jobs=many", "expected a whole number"),
         ("--head-memory=much", "is no size"),
+        ("--address=graft.example.org", "expected https://"),
         ("--database=nonsense", "database"),
     ],
 )

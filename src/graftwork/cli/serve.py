@@ -3,6 +3,7 @@
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -25,6 +26,9 @@ def serve(
     ] = Path(),
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
+    address: Annotated[
+        str | None, typer.Option(help="Where a proxy with TLS shows it: https://graft.example.org.")
+    ] = None,
     database: Annotated[
         str | None, typer.Option(help="postgresql://USER@HOST/NAME. Default: SQLite under ROOT.")
     ] = None,
@@ -47,6 +51,7 @@ def serve(
         root=root.resolve(),
         host=host,
         port=port,
+        address=_address(address),
         database=database,
         workers=workers,
         readers=readers,
@@ -69,7 +74,7 @@ def serve(
             console.say(f"serving {settings.root} at {found.url}")
             if found.link is not None:
                 console.say(f"open once, to sign in as admin: {found.link}")
-        if host not in LOOPBACK:
+        if host not in LOOPBACK and address is None:
             console.note(
                 f"graft: {host} may be reached from elsewhere, and keys go over the line as they are: put a "
                 "proxy with TLS before it",
@@ -77,6 +82,15 @@ def serve(
             )
 
     server.serve(settings, ready)
+
+
+def _address(said: str | None) -> str | None:
+    if said is None:
+        return None
+    parts = urlsplit(said)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+        raise RequestError(f"--address {said!r} is no address of a site; expected https://graft.example.org")
+    return said.rstrip("/")
 
 
 def _quotas(said: list[str]) -> "Quotas":

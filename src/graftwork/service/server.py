@@ -59,7 +59,7 @@ def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             url = f"http://{host}:{listener.getsockname()[1]}"
             token = security.first_link(database)
-            found = Ready(url, None if token is None else f"{url}/sign-in/{token}")
+            found = Ready(url, None if token is None else f"{settings.address or url}/sign-in/{token}")
             _run(settings, database, listener, lambda: ready(found))
 
 

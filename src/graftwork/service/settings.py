@@ -58,12 +58,14 @@ class Settings:
     """root: holds artefacts to serve, and (in .graftwork) all that the service keeps.
 
     database: an SQLAlchemy URL; None for SQLite under root. memory: bytes, of heads and of backbones held.
-    lease: seconds after which a silent worker's job is taken from it.
+    lease: seconds after which a silent worker's job is taken from it. address: where clients see a proxy that
+    stands before the server, as https://graft.example.org; None for no proxy.
     """
 
     root: Path
     host: str = "127.0.0.1"
     port: int = 8000
+    address: str | None = None
     database: str | None = None
     workers: int = 1
     readers: int | None = None
