@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.errors import FeatureWidth
+from graftwork.errors import ArtefactError, FeatureWidth
 from graftwork.spectrum import Float64, blocks
 
 
@@ -24,8 +24,22 @@ class _Built(ABC):
     config: Mapping[str, Any]
     arrays: Mapping[str, NDArray[Any]]
     registered: ClassVar[str]
-    class_axis: ClassVar[Mapping[str, int]]
-    """Which arrays have an axis of classes, and which axis it is."""
+    axes: ClassVar[Mapping[str, tuple[str, ...]]]
+    """What each array's axes are: "classes", "width" or "units"."""
+
+    def __post_init__(self) -> None:
+        """Raises ArtefactError where arrays, labels and config do not belong together."""
+        check_axes(self.registered, self.axes, self.arrays, len(self.labels))
+        sharpness, absent = self.config.get("temperature"), self.config.get("absent", [])
+        if not isinstance(sharpness, int | float) or not 0 < sharpness < np.inf:
+            raise ArtefactError(f"a head of temperature {sharpness!r}, expected a number above 0; {_AGAIN}")
+        known = range(len(self.labels))
+        if (
+            not isinstance(absent, list)
+            or any(one not in known for one in absent)
+            or len(absent) >= len(known)
+        ):
+            raise ArtefactError(f"a head that lacks the labels {absent!r} of {len(known)}; {_AGAIN}")
 
     @property
     @abstractmethod
@@ -42,6 +56,10 @@ class _Built(ABC):
         out = np.empty((len(features), len(self.labels)))
         for rows in blocks(len(features), 1024):
             out[rows] = self.block_logits(features[rows].astype(np.float64))
+        return self.calibrated(out)
+
+    def calibrated(self, out: Float64) -> Float64:
+        """Logits (rows, classes), in place, after the temperature; absent labels all but impossible."""
         out /= float(self.config["temperature"])
         absent = self.config.get("absent", [])
         if absent:
@@ -57,7 +75,10 @@ class _Built(ABC):
         """The same head for more labels; those it was not fitted on are answered as all but impossible."""
         present = [labels.index(label) for label in self.labels]
         arrays = dict(self.arrays)
-        for name, axis in self.class_axis.items():
+        for name, axes in self.axes.items():
+            if "classes" not in axes:
+                continue
+            axis = axes.index("classes")
             known = np.moveaxis(self.arrays[name], axis, 0)
             spread = np.zeros((len(labels), *known.shape[1:]), known.dtype)
             spread[present] = known
@@ -74,7 +95,7 @@ class LinearHead(_Built):
     """
 
     registered: ClassVar[str] = "linear"
-    class_axis: ClassVar[Mapping[str, int]] = {"weights": 1, "bias": 0}
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = {"weights": ("width", "classes"), "bias": ("classes",)}
 
     @classmethod
     def of(cls, labels: tuple[str, ...], weights: Float64, bias: Float64, temperature: float = 1.0) -> Self:
@@ -103,7 +124,14 @@ class CentroidHead(_Built):
     """
 
     registered: ClassVar[str] = "centroid"
-    class_axis: ClassVar[Mapping[str, int]] = {"centroids": 0}
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "centre": ("width",), "scale": ("width",), "centroids": ("classes", "width")
+    }  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.config.get("metric") not in ("cosine", "distance"):
+            raise ArtefactError(f"a head of metric {self.config.get('metric')!r}; {_AGAIN}")
 
     @classmethod
     def of(
@@ -142,7 +170,10 @@ class MLPHead(_Built):
     """
 
     registered: ClassVar[str] = "mlp"
-    class_axis: ClassVar[Mapping[str, int]] = {"out": 1, "out_bias": 0}
+    axes: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "centre": ("width",), "scale": ("width",), "hidden": ("width", "units"), "hidden_bias": ("units",),
+        "out": ("units", "classes"), "out_bias": ("classes",),
+    }  # fmt: skip
 
     @classmethod
     def of(
@@ -159,6 +190,27 @@ class MLPHead(_Built):
         a = {name: array.astype(np.float64) for name, array in self.arrays.items()}
         hidden = np.maximum((rows - a["centre"]) / a["scale"] @ a["hidden"] + a["hidden_bias"], 0.0)
         return np.asarray(hidden @ a["out"] + a["out_bias"])
+
+
+def check_axes(
+    head: str, axes: Mapping[str, tuple[str, ...]], arrays: Mapping[str, NDArray[Any]], classes: int
+) -> None:
+    """Raise ArtefactError unless there are these arrays and no others, of shapes that fit each other."""
+    sizes = {"classes": classes}
+    for name in sorted(axes.keys() | arrays.keys()):
+        array, wanted = arrays.get(name), axes.get(name)
+        if array is None or wanted is None or array.ndim != len(wanted):
+            seen = "none" if array is None else f"shape {array.shape}"
+            raise ArtefactError(f"a {head} head of {classes} labels holds {name!r}: {seen}; {_AGAIN}")
+        for axis, size in zip(wanted, array.shape, strict=True):
+            if sizes.setdefault(axis, size) != size:
+                raise ArtefactError(
+                    f"a {head} head of {classes} labels holds {name!r} of shape {array.shape}, expected "
+                    f"{sizes[axis]} {axis}; {_AGAIN}"
+                )
+
+
+_AGAIN = "restore a copy of the artefact or fit it again"
 
 
 def unit(rows: Float64) -> Float64:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftwork.errors import FeatureWidth
+from graftwork.errors import ArtefactError, FeatureWidth
+from graftwork.heads import check_axes
 
 Float64 = NDArray[np.float64]
 _BLOCK = 1024
@@ -29,6 +30,17 @@ class KernelHead:
     labels: tuple[str, ...]
     config: Mapping[str, Any]
     arrays: Mapping[str, NDArray[Any]]
+
+    def __post_init__(self) -> None:
+        """Raises ArtefactError where arrays, labels and config do not belong together."""
+        axes = {"columns": ("width",), "landmarks": ("kept", "used"), "coefficients": ("kept", "classes")}
+        check_axes("kernel", axes, self.arrays, len(self.labels))
+        used, sharpness = int(np.count_nonzero(self.arrays["columns"])), self.config.get("temperature")
+        if self.arrays["landmarks"].shape[1] != used or not isinstance(sharpness, int | float):
+            raise ArtefactError(
+                f"a kernel head of {used} used columns and temperature {sharpness!r} holds landmarks of "
+                f"shape {self.arrays['landmarks'].shape}; restore a copy of the artefact or fit it again"
+            )
 
     @property
     def width(self) -> int:

@@ -71,7 +71,10 @@ def backbone_of(folder: Path, manifest: Manifest, *, offline: bool = False) -> B
         )
     arrays = arrays_of(folder, manifest, "backbone.safetensors")
     with _sound(folder, "backbone"):
-        return restore(BackboneState(manifest.backbone.name, manifest.backbone.config, arrays, source))
+        found = restore(BackboneState(manifest.backbone.name, manifest.backbone.config, arrays, source))
+        if found.kind != manifest.kind:
+            raise ValueError(f"rows of kind {manifest.kind}, a backbone for {found.kind}")
+    return found
 
 
 def head_of(folder: Path, manifest: Manifest) -> tuple[Head, Familiarity | None]:

@@ -26,6 +26,11 @@ NEIGHBOURS = 5
 BANK = 1_000
 CALIBRATION = 2_000
 CHUNK = 4_096
+NEAR = 256
+"""Rows of a bank compared at once: in single precision they still fit a processor's cache."""
+DIRECTIONS, SHORTLIST, SPREAD = 32, 32, 128
+ONE_BY_ONE = 8
+"""Rows up to which a shortlist for each costs less than comparing all of them with the whole bank."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +75,14 @@ class Familiarity:
         """(rows, width) -> (rows,) from 0 (the direction of training rows) to 2; raises FeatureWidth."""
         if features.shape[1] != self.bank.shape[1]:
             raise FeatureWidth(self.bank.shape[1], features.shape[1])
-        bank = self.bank.astype(np.float32).T
         found = np.empty(len(features))
         for start in range(0, len(features), CHUNK):
             chunk = slice(start, start + CHUNK)
-            found[chunk] = _from_similar(_normalised(features[chunk]) @ bank, self.neighbours)
+            rows = _normalised(features[chunk])
+            similar = np.empty((len(rows), len(self.bank)), np.float32)
+            for near in range(0, len(self.bank), NEAR):
+                similar[:, near : near + NEAR] = rows @ single(self.bank[near : near + NEAR]).T
+            found[chunk] = _from_similar(similar, self.neighbours)
         return found
 
     def unknown(self, features: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -97,8 +105,78 @@ class Familiarity:
             raise ArtefactError(
                 f"the arrays for unknown inputs lack {sorted(missing)}; the artefact is damaged; save again"
             )
-        bank = np.asarray(arrays["bank"], dtype=np.float16)
-        return cls(bank, int(arrays["neighbours"][0]), float(arrays["threshold"][0]))
+        bank, neighbours, threshold = (arrays[name] for name in ("bank", "neighbours", "threshold"))
+        shapes = bank.shape, neighbours.shape, threshold.shape
+        if bank.dtype != np.float16 or bank.ndim != 2 or shapes[1:] != ((1,), (1,)):
+            raise ArtefactError(
+                f"the arrays for unknown inputs have shapes {shapes} and {bank.dtype}, expected (rows, "
+                "width) float16, (1,) and (1,); the artefact is damaged; save again"
+            )
+        if not 1 <= neighbours[0] <= len(bank):
+            raise ArtefactError(
+                f"the arrays for unknown inputs ask for the {neighbours[0]} nearest of {len(bank)} rows; the "
+                "artefact is damaged; save again"
+            )
+        return cls(bank, int(neighbours[0]), float(threshold[0]))
+
+
+@dataclass(frozen=True)
+class Shortlisted:
+    """What `whole` says of a few rows at a time, sooner.
+
+    A row is known for certain as soon as some rows of the bank are found to be near enough. They are looked
+    for along a few directions in which the bank is spread (see `of`); a row for which that finds none is
+    compared with the whole bank. directions: (width, k); placed: (rows of the bank, k) along them.
+    """
+
+    whole: Familiarity
+    directions: NDArray[np.float32]
+    placed: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, whole: Familiarity) -> Self:
+        """The directions are the principal ones of some of the bank's rows."""
+        some = single(whole.bank[:: -(-len(whole.bank) // SPREAD)])
+        # of rows, not of columns: there are fewer; single precision, as any directions give right answers
+        sizes, mixes = np.linalg.eigh(some @ some.T)
+        kept = sizes[-DIRECTIONS:] > 1e-6
+        directions = some.T @ (mixes[:, -DIRECTIONS:][:, kept] / np.sqrt(sizes[-DIRECTIONS:][kept]))
+        return cls(whole, directions, single(whole.bank) @ directions)
+
+    def distance(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        return self.whole.distance(features)
+
+    def unknown(self, features: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """See `Familiarity.unknown`."""
+        bank, neighbours = self.whole.bank, self.whole.neighbours
+        if len(features) > ONE_BY_ONE or features.shape[1] != bank.shape[1] or len(bank) <= 2 * SHORTLIST:
+            return self.whole.unknown(features)
+        rows = _normalised(features)
+        guessed = rows @ self.directions @ self.placed.T
+        near = np.argpartition(guessed, -SHORTLIST, axis=1)[:, -SHORTLIST:]
+        unknown = np.empty(len(rows), dtype=bool)
+        for i, row in enumerate(rows):
+            similar = single(bank[near[i]]) @ row
+            unknown[i] = _from_similar(similar[None], neighbours)[0] > self.whole.threshold
+        if unknown.any():
+            unknown[unknown] = self.whole.unknown(features[unknown])
+        return unknown
+
+    def arrays(self) -> Mapping[str, NDArray[Any]]:
+        return self.whole.arrays()
+
+
+def single(half: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Finite numbers of half precision in single precision, exactly, three times as fast as `astype`."""
+    bits = np.ascontiguousarray(half).view(np.uint16).astype(np.uint32)
+    signs = (bits & 0x8000) << 16
+    bits &= 0x7FFF
+    bits <<= 13
+    # the exponents' biases differ by 112; the product is right for subnormal numbers too
+    values = bits.view(np.float32)
+    values *= np.float32(2.0**112)
+    bits |= signs
+    return values
 
 
 def _normalised(features: NDArray[np.float32]) -> NDArray[np.float32]:

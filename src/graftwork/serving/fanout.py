@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,31 +12,50 @@ from graftwork.model import softmax
 from graftwork.rows import IntArray
 from graftwork.serving.tasks import Task
 
-
-@dataclass(frozen=True)
-class Said:
-    """A task's answers to its rows: probabilities (rows, classes), unknown (rows,)."""
-
-    probabilities: NDArray[np.float64]
-    unknown: NDArray[np.bool_]
+BLOCK_BYTES = 4_000_000
+"""Of weights in double precision, which many heads of one shape are applied in together."""
 
 
-def answer(asked: Sequence[tuple[Task, IntArray]], features: NDArray[np.float32]) -> list[Said]:
+Answer = tuple[NDArray[np.float64], NDArray[np.bool_]]
+"""A task's probabilities (rows, classes) and unknown flags (rows,)."""
+
+
+def answer(asked: Sequence[tuple[Task, IntArray]], features: NDArray[np.float32]) -> list[Answer]:
     """What each task says of its rows of `features` (rows, width), in the order asked.
 
-    All tasks take features of this width. Probabilities are those of `head.logits`.
+    The numbers are those of `Model.answer` but for the order of sums (relative differences of 1e-12).
+    Raises FeatureWidth where a head takes features of another width.
     """
-    together: defaultdict[tuple[int, int, int], list[int]] = defaultdict(list)
-    found: dict[int, NDArray[np.float64]] = {}
+    found: list[NDArray[np.float64]] = [np.empty(0)] * len(asked)
+    alike: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for i, (task, rows) in enumerate(asked):
-        if isinstance(task.head, LinearHead):
-            together[len(rows), *task.head.arrays["weights"].shape].append(i)
+        if isinstance(task.head, LinearHead) and task.head.width == features.shape[1]:
+            alike[len(rows), len(task.labels)].append(i)
         else:
             found[i] = softmax(task.head.logits(features[rows]))
-    for members in together.values():
-        for i in members:
-            found[i] = softmax(asked[i][0].head.logits(features[asked[i][1]]))
-    return [Said(found[i], _unknown(task, features[rows])) for i, (task, rows) in enumerate(asked)]
+    for (count, classes), members in alike.items():
+        most = max(1, BLOCK_BYTES // (8 * features.shape[1] * classes))
+        for part in (members[start : start + most] for start in range(0, len(members), most)):
+            index = np.concatenate([asked[i][1] for i in part])
+            seen = features[index].astype(np.float64).reshape(len(part), count, -1)
+            for i, probabilities in zip(part, _linear([asked[i][0].head for i in part], seen), strict=True):
+                found[i] = probabilities
+    return [
+        (probabilities, _unknown(task, features[rows]))
+        for probabilities, (task, rows) in zip(found, asked, strict=True)
+    ]
+
+
+def _linear(heads: Sequence[Any], seen: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Heads of one shape, each on its own rows (heads, rows, width) -> (heads, rows, classes)."""
+    weights = np.empty((len(heads), seen.shape[2], len(heads[0].labels)))
+    for head, place in zip(heads, weights, strict=True):
+        place[:] = head.arrays["weights"]
+    logits = seen @ weights
+    for head, out in zip(heads, logits, strict=True):
+        out += head.arrays["bias"]
+        head.calibrated(out)
+    return softmax(logits.reshape(-1, logits.shape[2])).reshape(logits.shape)
 
 
 def _unknown(task: Task, features: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -6,21 +6,31 @@ were recorded when they were saved. Heads are held under a limit of bytes; those
 """
 
 import threading
-from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from graftwork import opening, paths
 from graftwork.backbones.base import Backbone
-from graftwork.errors import ArtefactError
+from graftwork.backbones.pretrained import room
 from graftwork.manifest import Manifest, read, verify
 from graftwork.model import Familiarity, Head, Model
 from graftwork.rows import Kind
+from graftwork.unknown import Familiarity as Bank
+from graftwork.unknown import Shortlisted
 
+STALE_S = 1.0
+"""How long a task is believed to be unchanged on disk before that is looked at again."""
 _READ = ("head.safetensors", "familiarity.safetensors", "probe/answers.safetensors")
 """Files that are verified as they are read."""
+_SEGMENT = 64_000_001
 Stamp = tuple[int, int, int]
 
 
@@ -38,42 +48,57 @@ class Task:
     bytes: int
 
 
-@dataclass(frozen=True)
-class _Shared:
-    """A backbone and an artefact that it can be opened from again."""
+@dataclass
+class _Held:
+    """A task in memory. stamp: of its artefact when it was opened. looked: when that was last compared."""
 
-    backbone: Backbone
+    task: Task
+    stamp: Stamp | None
+    looked: float
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """What an artefact says that decides its backbone, and an artefact that says so."""
+
+    key: str
     folder: Path
-    claim: str
 
 
 class Tasks:
     """Artefacts by folder; every method may be called from any thread.
 
-    Opening one holds up nobody but those who ask for the same one.
+    memory: bytes that tasks may take. Opening one holds up nobody but those who ask for the same one, or
+    for another that is the first of the same backbone.
     """
 
-    def __init__(self, *, head_memory: int, offline: bool = False) -> None:
-        self._most, self._offline = head_memory, offline
-        self._held: OrderedDict[Path, tuple[Task, Stamp]] = OrderedDict()
-        self._bytes = 0
-        self._backbones: dict[str, _Shared] = {}
+    def __init__(self, memory: int, *, offline: bool = False) -> None:
+        self._memory, self._offline = memory, offline
+        self._held: OrderedDict[Path, _Held] = OrderedDict()
+        self._bytes = self._opened = 0
+        self._backbones: dict[str, Backbone] = {}
         self._claims: dict[str, str] = {}
-        self._folders: dict[str, tuple[Path, str]] = {}
+        self._places: dict[str, _Claim] = {}
         self._proven: set[tuple[str, str]] = set()
         self._replayed: set[str] = set()
         self._lock = threading.Lock()
-        self._one_at_a_time = _Turns()
+        self._turn = _Turns()
+        self._banks = _Aside()
 
     def held(self, folder: Path) -> Task | None:
-        """The task where it is in memory and its artefact is unchanged on disk; opens nothing."""
-        stamp = _stamp(folder)
+        """The task where it is in memory and unchanged on disk, which is looked at once a second at most."""
+        now = time.monotonic()
         with self._lock:
             found = self._held.get(folder)
-            if found is None or found[1] != stamp:
+            if found is None:
                 return None
             self._held.move_to_end(folder)
-            return found[0]
+            if now - found.looked <= STALE_S:
+                return found.task
+        if _stamp(folder) != found.stamp:
+            return None
+        found.looked = now
+        return found.task
 
     def get(self, folder: Path) -> Task:
         """The task, opened where it is not in memory.
@@ -83,18 +108,14 @@ class Tasks:
         found = self.held(folder)
         if found is not None:
             return found
-        with self._one_at_a_time(folder):
+        with self._turn(folder):
             return self.held(folder) or self._open(folder)
 
     def backbone(self, fingerprint: str) -> Backbone:
         """The backbone of a task that was opened; one that was dropped is opened again."""
         with self._lock:
-            shared = self._backbones.get(fingerprint)
-            place = self._folders[fingerprint]
-        if shared is not None:
-            return shared.backbone
-        folder, claim = place
-        return self._shared(folder, read(folder)[0], claim).backbone
+            found, claim = self._backbones.get(fingerprint), self._places[fingerprint]
+        return found or self._restored(claim, read(claim.folder)[0])
 
     def drop(self, fingerprint: str) -> None:
         """Let go of a backbone that is not needed now."""
@@ -106,77 +127,117 @@ class Tasks:
         with self._lock:
             self._remove(folder)
 
-    def count(self, fingerprint: str | None = None) -> int:
-        """Tasks in memory, of one backbone or of all."""
+    def counted(self) -> Mapping[str, int]:
+        """Fingerprint -> tasks of that backbone in memory."""
         with self._lock:
-            return sum(fingerprint in (None, task.fingerprint) for task, _ in self._held.values())
+            return Counter(one.task.fingerprint for one in self._held.values())
 
-    @property
-    def bytes(self) -> int:
-        """What the tasks in memory take."""
-        return self._bytes
+    def figures(self) -> Mapping[str, float]:
+        """For metrics: tasks in memory, the bytes they take, and how many were opened so far."""
+        return {"tasks_held": len(self._held), "task_bytes": self._bytes, "tasks_opened": self._opened}
 
     def _open(self, folder: Path) -> Task:
         stamp = _stamp(folder)
         manifest, digest = read(folder)
         opening.require_known(folder, manifest)
-        first = digest not in self._replayed
-        if first:
+        new = digest not in self._replayed
+        if new:
             for name in manifest.files.keys() - set(_READ):
                 verify(folder, manifest, name)
-        head, familiarity = opening.head_of(folder, manifest)
-        shared = self._shared(folder, manifest, _claim(manifest))
-        fingerprint = shared.backbone.fingerprint
-        if first:
-            self._replay(folder, manifest, shared, Model(shared.backbone, head, familiarity))
-        size = sum(array.nbytes for array in head.state()[2].values())
-        size += sum(array.nbytes for array in familiarity.arrays().values()) if familiarity else 0
+        head, known = opening.head_of(folder, manifest)
+        claim = _Claim(_said(manifest), folder)
+        backbone = self._restored(claim, manifest)
+        if new:
+            self._replay(claim, manifest, Model(backbone, head, known))
+        familiarity = self._quick(known)
         task = Task(
-            folder, digest, manifest.kind, tuple(manifest.labels), head, familiarity, fingerprint, size
+            folder,
+            digest,
+            manifest.kind,
+            tuple(manifest.labels),
+            head,
+            familiarity,
+            backbone.fingerprint,
+            _size(head, familiarity),
         )
         with self._lock:
+            self._opened += 1
             self._replayed.add(digest)
             self._remove(folder)
-            self._held[folder] = task, stamp
-            self._bytes += size
-            while self._bytes > self._most and len(self._held) > 1:
+            self._held[folder] = _Held(task, stamp, time.monotonic())
+            self._bytes += task.bytes
+            while self._bytes > self._memory and len(self._held) > 1:
                 self._remove(next(iter(self._held)))
         return task
 
-    def _replay(self, folder: Path, manifest: Manifest, shared: _Shared, model: Model) -> None:
+    def _replay(self, claim: _Claim, manifest: Manifest, model: Model) -> None:
         """Through the network where nothing has yet proven that it gives what the manifest recorded."""
-        proof = shared.claim, manifest.fingerprint
-        with self._one_at_a_time(proof):
+        proof = claim.key, manifest.fingerprint
+        with self._turn(proof):
             if proof in self._proven:
-                opening.replay_head(folder, manifest, model.head)
+                opening.replay_head(claim.folder, manifest, model.head)
                 return
-            opening.replay(folder, manifest, model)
-            with self._lock:
-                self._proven.add(proof)
+            opening.replay(claim.folder, manifest, model)
+            self._proven.add(proof)
 
-    def _shared(self, folder: Path, manifest: Manifest, claim: str) -> _Shared:
-        with self._one_at_a_time(claim):
+    def _restored(self, claim: _Claim, manifest: Manifest) -> Backbone:
+        """The backbone that the manifest speaks of, built where no artefact has brought it yet."""
+        with self._turn(claim.key):
             with self._lock:
-                known = self._backbones.get(self._claims.get(claim, ""))
+                known = self._backbones.get(self._claims.get(claim.key, ""))
             if known is not None:
-                return _Shared(known.backbone, folder, claim)
-            backbone = opening.backbone_of(folder, manifest, offline=self._offline)
-            if backbone.kind != manifest.kind:
-                raise ArtefactError(
-                    f"{folder} says that it takes {manifest.kind}, its backbone takes {backbone.kind}; "
-                    "restore a copy or fit it again"
-                )
+                return known
+            backbone = opening.backbone_of(claim.folder, manifest, offline=self._offline)
             with self._lock:
                 # the same numbers by another name: the one that is held serves both
-                shared = self._backbones.setdefault(backbone.fingerprint, _Shared(backbone, folder, claim))
-                self._claims[claim] = backbone.fingerprint
-                self._folders[backbone.fingerprint] = folder, claim
-            return _Shared(shared.backbone, folder, claim)
+                backbone = self._backbones.setdefault(backbone.fingerprint, backbone)
+                self._claims[claim.key] = backbone.fingerprint
+                self._places[backbone.fingerprint] = claim
+            return backbone
+
+    def _quick(self, known: Familiarity | None) -> Familiarity | None:
+        """What tells unknown inputs as `known` does, sooner and in less memory."""
+        if not isinstance(known, Bank):
+            return known
+        if np.isinf(known.threshold):
+            return None  # nothing is unknown then
+        aside = replace(known, bank=self._banks.put(known.bank))
+        return Shortlisted.of(aside)
 
     def _remove(self, folder: Path) -> None:
         found = self._held.pop(folder, None)
         if found is not None:
-            self._bytes -= found[0].bytes
+            self._bytes -= found.task.bytes
+
+
+def _size(head: Head, familiarity: Familiarity | None) -> int:
+    arrays = list(head.state()[2].values())
+    if isinstance(familiarity, Shortlisted):  # whose bank lies aside
+        arrays += [familiarity.directions, familiarity.placed]
+    elif familiarity is not None:
+        arrays += familiarity.arrays().values()
+    return sum(array.nbytes for array in arrays)
+
+
+@dataclass
+class _Aside:
+    """Arrays in files that have no name: the system may take their memory back, nobody can cut them short.
+
+    A file goes when the last of its arrays does.
+    """
+
+    _file: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    _used: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def put(self, array: NDArray[Any]) -> NDArray[Any]:
+        with self._lock:
+            if self._used + array.nbytes > len(self._file):
+                self._file, self._used = room((max(_SEGMENT, array.nbytes),), np.uint8), 0
+            place = self._file[self._used : self._used + array.nbytes]
+            self._used += -(-array.nbytes // 64) * 64
+        place[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        return np.asarray(place).view(array.dtype).reshape(array.shape)
 
 
 def check(folder: Path, *, network: bool = False, offline: bool = False) -> Manifest:
@@ -197,20 +258,22 @@ def check(folder: Path, *, network: bool = False, offline: bool = False) -> Mani
     return manifest
 
 
-def _claim(manifest: Manifest) -> str:
+def _said(manifest: Manifest) -> str:
     """What decides which backbone an artefact is restored with on this machine."""
     said = None if manifest.source is None else manifest.source.model_dump(
         include={"kind", "family", "files", "weights", "weights_sha256", "options"}
     )  # fmt: skip
-    return paths.digest_of([manifest.backbone.model_dump(), said, manifest.files.get("backbone.safetensors")])
+    return paths.digest_of(
+        [manifest.kind, manifest.backbone.model_dump(), said, manifest.files.get("backbone.safetensors")]
+    )
 
 
-def _stamp(folder: Path) -> Stamp:
-    """Changes when the artefact is replaced; raises ArtefactError where there is none."""
+def _stamp(folder: Path) -> Stamp | None:
+    """Changes when the artefact is replaced; None where there is none."""
     try:
         found = (folder / "manifest.json").stat()
-    except OSError as error:
-        raise ArtefactError(f"{folder} is no artefact any more ({error.strerror})") from error
+    except OSError:
+        return None  # reading it will say why
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
