@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graftwork.choosing import rank
+    from graftwork.client import Client
     from graftwork.datasets import load
     from graftwork.errors import GraftworkError, RequestError, WorkError
     from graftwork.estimator import TransferClassifier
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from graftwork.transfer import Outcome, evaluate, fit
 
 _HOME = {
+    "Client": "client",
     "Dataset": "rows",
     "GraftworkError": "errors",
     "Model": "model",
@@ -38,6 +40,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Client",
     "Dataset",
     "GraftworkError",
     "Model",

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 from fastapi import Query, Request
 from sqlalchemy import select
@@ -25,6 +26,7 @@ from graftwork.service.strict import router as new_router
 from graftwork.service.uploads import Received, check_digest, digest_said, keeping, receive
 
 router = new_router("files")
+_UNSAID = "application/octet-stream"
 _BINARY = {"type": "string", "format": "binary"}
 _BODIES = {
     "requestBody": {
@@ -109,9 +111,11 @@ class _Body:
 
     def __init__(self, request: Request, name: str | None) -> None:
         self._request = request
-        self._name = name or request.headers.get("x-file-name")
+        self._name = name or unquote(request.headers.get("x-file-name", ""))
         self._parts = None if _is_raw(request) else parts(request)
-        self.media = media_type(request.headers.get("content-type")) or "application/octet-stream"
+        self.media = media_type(request.headers.get("content-type")) or _UNSAID
+        if self.media == "application/x-www-form-urlencoded":  # what curl says of any --data-binary
+            self.media = _UNSAID
 
     @property
     def name(self) -> str:
@@ -124,7 +128,7 @@ class _Body:
         async for one in self._parts:
             if isinstance(one, Part) and one.filename is not None:
                 self._name = self._name or one.filename
-                self.media = one.media_type or "application/octet-stream"
+                self.media = one.media_type or _UNSAID
                 return
         raise bad_request(
             "the form has no file; expected a part with a filename, as curl -F file=@NAME sends"
