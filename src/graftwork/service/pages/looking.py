@@ -1,0 +1,220 @@
+"""What each page shows: the API's own JSON, arranged for the templates."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+
+from graftwork import registry
+from graftwork.report.words import duration, size
+from graftwork.service.callers import Caller
+from graftwork.service.context import Service
+from graftwork.service.database import tables
+from graftwork.service.pages import telling
+from graftwork.service.pages.wording import Words
+from graftwork.service.problems import Problem
+from graftwork.service.routes import datasets as dataset_routes
+from graftwork.service.routes import jobs as job_routes
+from graftwork.service.routes import keys as key_routes
+from graftwork.service.routes import models as model_routes
+from graftwork.service.routes import usage as usage_routes
+from graftwork.sources.listing import listing
+
+Shown = dict[str, Any]
+_SHORT = 6
+_PAGE = 48
+_GUESSED = frozenset({"invalid-data", "columns-unclear"})
+_PLACEHOLDER = "YOUR_KEY"
+
+
+def home(here: Service, caller: Caller) -> Shown:
+    jobs = job_routes.listed(here, caller, None, 20)["items"]
+    datasets = dataset_routes.listed(here, caller, None, _SHORT + 1)["items"]
+    models = model_routes.listed(here, caller, None, _SHORT + 1)["items"]
+    return {
+        "at_work": _jobs(here, caller, [one for one in jobs if not one["is_terminal"]]),
+        "datasets": datasets[:_SHORT],
+        "more_datasets": len(datasets) > _SHORT,
+        "models": [_card(one) for one in models[:_SHORT]],
+        "more_models": len(models) > _SHORT,
+    }
+
+
+def datasets(here: Service, caller: Caller, cursor: str | None) -> Shown:
+    found = dataset_routes.listed(here, caller, cursor, _PAGE)
+    return {"items": found["items"], "next": found["next_cursor"]}
+
+
+def models(here: Service, caller: Caller, cursor: str | None) -> Shown:
+    found = model_routes.listed(here, caller, cursor, _PAGE)
+    return {"items": [_card(one) for one in found["items"]], "next": found["next_cursor"]}
+
+
+def jobs(here: Service, caller: Caller, cursor: str | None) -> Shown:
+    found = job_routes.listed(here, caller, cursor, _PAGE)
+    return {"items": _jobs(here, caller, found["items"]), "next": found["next_cursor"]}
+
+
+def dataset(t: Words, here: Service, caller: Caller, dataset_id: str) -> Shown:
+    data = dataset_routes.one(here, caller, dataset_id)
+    found = data["inspection"] or {}
+    problem = data["problem"] or {}
+    return {
+        "data": data,
+        "found": found,
+        "warnings": telling.warnings(t, found),
+        **telling.balance(found),
+        "can_choose": caller.may("write") and problem.get("code") in _GUESSED and _is_table(here, data),
+        "columns": problem.get("columns") or [],
+        "sources": _sources(data["kind"]) if data["state"] == "ready" else [],
+        "strategies": _strategies(t),
+        "jobs": _jobs(here, caller, _of_dataset(here, caller, data["id"])),
+        "models": [_card(one.shape()) for one in here.models.of(caller) if one.dataset == data["id"]],
+    }
+
+
+def job(t: Words, here: Service, caller: Caller, job_id: str) -> Shown:
+    found = job_routes.one(here, caller, job_id)
+    [known] = _jobs(here, caller, [found])
+    return {
+        "job": found,
+        "about": known["about"],
+        "took": known["seconds"],
+        "ranked": _ranked(found),
+        **_told(t, found["result"] if found["kind"] == "fit" else None),
+    }
+
+
+def model(t: Words, here: Service, caller: Caller, model_id: str, address: str) -> Shown:
+    found = model_routes.in_full(here, caller, model_id)
+    known = here.models.find(caller, model_id)
+    dataset_id, corrections = found["dataset"], 0
+    if dataset_id is not None:
+        try:
+            corrections = dataset_routes.one(here, caller, dataset_id)["corrections"]
+        except Problem:  # the data it learnt from has been deleted since
+            dataset_id = None
+    return {
+        **_told(t, found["result"]),
+        "model": {**found, "bytes": found["summary"].get("bytes")},
+        "own": found["place"] == "service",
+        "dataset": dataset_id,
+        "corrections": corrections,
+        "refit": _refit(here, caller, found),
+        "has_report": (known.folder / "report.html").is_file(),
+        "code": _code(address, found["name"], found["kind"]),
+    }
+
+
+def settings(here: Service, caller: Caller) -> Shown:
+    said = usage_routes.get_usage(here, caller, None, 30)
+    days = said["days"]
+    summed = {name: sum(day[name] for day in days) for name in ("requests", "predictions", "jobs")}
+    totals = [(name, f"{amount:,}") for name, amount in summed.items()]
+    totals.append(("uploaded_bytes", size(sum(day["uploaded_bytes"] for day in days))))
+    totals.append(("job_seconds", duration(sum(day["job_seconds"] for day in days))))
+    bounds, used = said["quotas"], said["used"]
+    return {
+        "keys": key_routes.list_keys(here, caller, None, None, 200)["items"] if caller.may("write") else [],
+        "meters": [{"name": name, "used": amount, "most": bounds.get(name)} for name, amount in used.items()],
+        "limits": [{"name": name, "most": most} for name, most in bounds.items() if most is not None],
+        "totals": totals,
+    }
+
+
+def _told(t: Words, result: object) -> Shown:
+    """{result: what a fit says, told: its verdict in words}; None for both where it is no fit's."""
+    told = telling.read(result)
+    return {"result": told, "told": None if told is None else telling.sentence(t, told.verdict)}
+
+
+def _card(one: Shown) -> Shown:
+    """A model as its card shows it. headline: its score by the metric that was declared."""
+    summary = telling.Summary.read(one["summary"])
+    return {**one, "headline": summary.headline, "outcome": summary.outcome}
+
+
+def _jobs(here: Service, caller: Caller, found: Iterable[Shown]) -> list[Shown]:
+    """Jobs as lines. about: the name of the model or of the data. seconds: None until it has ended."""
+    listed = list(found)
+    wanted = {one["dataset"] for one in listed if one["dataset"]}
+    with here.database.read() as session:
+        data = select(tables.Dataset.id, tables.Dataset.name).where(
+            tables.Dataset.owner_id == caller.owner_id, tables.Dataset.id.in_(wanted)
+        )
+        names = {id: name for id, name in session.execute(data)}
+    return [
+        {
+            **one,
+            "about": one["request"].get("name") or names.get(one["dataset"]),
+            "seconds": _seconds(one["started"], one["finished"]),
+        }
+        for one in listed
+    ]
+
+
+def _refit(here: Service, caller: Caller, model: Shown) -> Shown:
+    """The request that gave the model, to be made again; a plain one where that is not known any more."""
+    plain = {"kind": "fit", "dataset": model["dataset"], "name": model["name"]}
+    if model["job"] is None:
+        return plain
+    try:
+        asked = job_routes.one(here, caller, model["job"])
+    except Problem:
+        return plain
+    return {**asked["request"], **plain} if asked["kind"] == "fit" else plain
+
+
+def _ranked(job: Shown) -> list[Shown]:
+    """The sources that a ranking put in order, those without an estimate left out."""
+    sources = (job["result"] or {}).get("sources", []) if job["kind"] == "rank" else []
+    return [one for one in sources if (one.get("expected_accuracy") or {}).get("value") is not None]
+
+
+def _of_dataset(here: Service, caller: Caller, dataset_id: str) -> list[Shown]:
+    """The newest fits and rankings on one dataset."""
+    found = job_routes.listed(here, caller, None, 12, dataset=dataset_id)["items"]
+    return [one for one in found if one["kind"] != "inspect"]
+
+
+def _seconds(started: str | None, finished: str | None) -> float | None:
+    if started is None or finished is None:
+        return None
+    return (datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds()
+
+
+def _is_table(here: Service, data: Shown) -> bool:
+    """Whether other columns could help: it came as files without labels, and the first is no archive."""
+    first = data["files"][0] if data["files"] else None
+    if first is None or first.get("label") is not None:
+        return False
+    with here.database.read() as session:
+        file = session.get(tables.File, first["file"])
+        return file is not None and not file.name.lower().endswith(".zip")
+
+
+def _sources(kind: Any) -> list[str]:
+    """Pretrained models at hand for this kind of rows."""
+    return [one.name for one in listing(kind, local=True) if one.fault is None]
+
+
+def _strategies(t: Words) -> list[str]:
+    return [name for name in registry.names("strategies") if t.has(f"strategy.{name}")]
+
+
+def _code(address: str, name: str, kind: str) -> list[tuple[str, str]]:
+    """How to ask the model from outside: (language, lines)."""
+    asked = {"image": "photo.jpg", "audio": "sound.wav", "text": "I was charged twice"}[kind]
+    quoted = name.replace("'", "'\\''")
+    data = f"-F input={asked!r}" if kind == "text" else f"-F input=@{asked}"
+    literal = name.replace("\\", "\\\\").replace('"', '\\"')
+    curl = (
+        f"curl {address}/v1/predict \\\n  -H 'Authorization: Bearer {_PLACEHOLDER}' \\\n"
+        f"  -F model='{quoted}' \\\n  {data}"
+    )
+    python = (
+        f'import graftwork\n\nclient = graftwork.Client("{address}", key="{_PLACEHOLDER}")\n'
+        f'print(client.predict("{literal}", ["{asked}"]))'
+    )
+    return [("curl", curl), ("Python", python)]

@@ -1,0 +1,50 @@
+// A dataset: wait for its inspection, choose columns, start a fit.
+import { ask, at, attempt, confirms, knows, t } from "./common.js";
+
+const data = at("dataset").dataset;
+const path = `/v1/datasets/${data.id}`;
+
+async function wait() {
+  for (let pause = 300; ; pause = Math.min(2000, pause * 1.3)) {
+    await new Promise((resolve) => setTimeout(resolve, pause));
+    try {
+      const now = await ask("GET", path);
+      if (now.state !== "inspecting") return location.reload();
+      if (!data.job) continue;
+      const { progress } = await ask("GET", `/v1/jobs/${data.job}`);
+      if (!progress) continue;
+      if (knows(`stage.${progress.stage}`)) at("looking").textContent = t(`stage.${progress.stage}`);
+      if (progress.total) { at("looking-bar").max = progress.total; at("looking-bar").value = progress.done; }
+    } catch (error) {
+      if (error.status === 404 || error.status === 401) return location.reload();
+    }
+  }
+}
+if (data.state === "inspecting") wait();
+
+at("columns")?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const form = event.target;
+  attempt(event.submitter, at("columns-wrong"), async () => {
+    const options = {};
+    for (const [role, column] of new FormData(form)) if (column.trim()) options[role] = column.trim();
+    const made = await ask("POST", "/v1/datasets", { name: data.name, files: JSON.parse(form.dataset.files), options });
+    await ask("DELETE", path).catch(() => {});  // the one that could not be read; its files stay for the new one
+    location.replace(`/datasets/${made.id}`);
+  });
+});
+
+const PLANS = { quick: { strategy: "probe" }, "5m": { strategy: "auto", budget: "5m" }, "30m": { strategy: "auto", budget: "30m" } };
+at("fit")?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const said = Object.fromEntries(new FormData(event.target));
+  const asked = { kind: "fit", dataset: data.id, name: said.name.trim(), source: said.source.trim() || "auto", ...PLANS[said.budget] };
+  if (said.strategy) asked.strategy = said.strategy;
+  if (said.metric) asked.metric = said.metric;
+  attempt(event.submitter, at("fit-wrong"), async () => {
+    const job = await ask("POST", "/v1/jobs", asked);
+    location.assign(`/jobs/${job.id}`);
+  });
+});
+
+confirms("delete", async () => { await ask("DELETE", path); location.replace("/datasets"); });
