@@ -75,7 +75,7 @@ def client_of(
 
 def problem_in(answer: Any, status: int, code: str | None = None) -> dict[str, Any]:
     """The problem that `answer` is; asserts that it has the form of one."""
-    assert answer.status_code == status, answer.text
+    assert answer.status_code == status, answer.text[:500]
     assert answer.headers["content-type"] == "application/problem+json"
     found: dict[str, Any] = answer.json()
     assert set(found) - {"errors"} == {"type", "title", "status", "detail", "code", "request_id"}

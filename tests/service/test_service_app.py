@@ -240,3 +240,9 @@ def test_metrics_count_requests_by_route_and_are_the_admins(service: Service, cl
     assert 'graftwork_request_seconds_count{method="GET",route="/v1/usage",status="200"} 1.0' in found
     assert 'route="none",status="404"' in found and "nothing-of-ours" not in found
     assert "graftwork_queued 0.0" in found
+
+
+def test_behind_a_proxy_its_name_is_answered_as_well(tmp_path: Path) -> None:
+    with client_of(make_service(tmp_path, address="https://graft.example/")) as client:
+        assert client.get("/healthz", headers={"Host": "graft.example"}).status_code == 200
+        problem_in(client.get("/healthz", headers={"Host": "other.example"}), 421)

@@ -40,8 +40,9 @@ class Body:
             self._complete = True
         return message
 
-    async def all(self) -> bytes:
-        """The whole body; the application gets it once more."""
+    async def all(self, most: int) -> bytes:
+        """The whole body, of at most so many bytes; the application gets it once more."""
+        self._most = min(self._most, most)
         parts = []
         while not self._complete:
             message = await self()

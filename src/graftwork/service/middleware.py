@@ -10,7 +10,7 @@ import secrets
 import time
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -61,8 +61,9 @@ class Front:
         self._app, self._service = app, service
         limits = service.settings.limits
         self._body, self._upload, self._idle = limits.body, limits.upload, limits.idle
-        host = service.settings.host
-        self._hosts = {*LOOPBACK, host} if host in LOOPBACK else None
+        settings = service.settings
+        behind = urlsplit(settings.address or "").hostname
+        self._hosts = {*LOOPBACK, behind} if settings.host in LOOPBACK else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -236,9 +237,7 @@ def _same_origin(scope: Scope, headers: dict[bytes, bytes]) -> None:
 async def _require_token(csrf: str, headers: dict[bytes, bytes], body: Body) -> None:
     said = headers.get(b"x-csrf-token", b"").decode("latin-1")
     if not said and headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded"):
-        if int(headers.get(b"content-length", b"0")) > FORM:
-            raise too_large(FORM)
-        fields = parse_qs((await body.all()).decode("latin-1"), max_num_fields=1_000)
-        said = fields.get("csrf", [""])[0]
+        fields = parse_qsl((await body.all(FORM)).decode("latin-1"))
+        said = next((value for name, value in fields if name == "csrf"), "")
     if not hmac.compare_digest(said.encode(), csrf.encode()):
         raise forbidden("the page's token is missing or old; load the page again")
