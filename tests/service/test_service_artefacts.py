@@ -10,12 +10,7 @@ import pytest
 
 from graftwork import manifest
 from graftwork.errors import WorkError
-from graftwork.service import ids
-from graftwork.service.artefacts import Artefacts
-from graftwork.service.database import Database
-from graftwork.service.database.tables import Model
-from graftwork.service.jobs import queue, tidying
-from graftwork.service.settings import Settings
+from graftwork.service.artefacts import STALE_S, Artefacts
 
 
 def finished(folder: Path, said: bytes = b"numbers") -> Path:
@@ -106,27 +101,16 @@ def test_nothing_but_a_digest_names_a_folder(artefacts: Artefacts, digest: str) 
         artefacts.folder(digest)
 
 
-def test_tidying_removes_what_nobody_needs_and_nothing_else(
-    database: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_sweeping_removes_what_a_crash_left_and_nothing_else(
+    artefacts: Artefacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    artefacts = Artefacts(settings.artefacts)
-    named, orphan = (artefacts.put(finished(tmp_path / name, name.encode())) for name in ("named", "orphan"))
-    with database.write() as session:
-        session.add(
-            Model(
-                id=ids.new("model"), owner_id="operator", name="", digest=named, kind="text", labels=[],
-                strategy="", fingerprint="", summary={}, created=0.0,
-            )
-        )  # fmt: skip
-        waiting, over = (queue.enqueue(session, "operator", "fit", {}).id for _ in range(2))
-    queue.cancel(database, over)
-    for name in (waiting, over, "unknown"):
-        settings.run(name).mkdir(parents=True)
-    (settings.artefacts / ".left").mkdir()
-    tidying.tidy(settings, database)
-    assert {path.name for path in settings.run("any").parent.iterdir()} == {waiting}
-    assert {path.name for path in artefacts.root.iterdir()} == {named, orphan, ".left"}  # they are young
-    later = time.time() + tidying.OLD_S + 1
-    monkeypatch.setattr(tidying.time, "time", lambda: later)
-    tidying.tidy(settings, database)
-    assert {path.name for path in artefacts.root.iterdir()} == {named}
+    artefacts.sweep()
+    digest = artefacts.put(finished(tmp_path / "one"))
+    left = artefacts.root / ".left"
+    left.mkdir()
+    artefacts.sweep()
+    assert left.exists()  # it may be under way
+    later = time.time() + STALE_S + 1
+    monkeypatch.setattr("graftwork.service.artefacts.time.time", lambda: later)
+    artefacts.sweep()
+    assert [path.name for path in artefacts.root.iterdir()] == [digest]

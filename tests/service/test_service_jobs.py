@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from graftwork.records import Progress
 from graftwork.service import ids
 from graftwork.service.database import Database
-from graftwork.service.database.tables import TERMINAL, Dataset, Event, Job, JobKind, Model, Owner
+from graftwork.service.database.tables import TERMINAL, Dataset, Event, Job, JobKind, Model, Owner, Usage
 from graftwork.service.jobs import desk as desks
 from graftwork.service.jobs import queue
 from graftwork.service.jobs.desk import Desk
@@ -103,8 +103,8 @@ def test_a_heartbeat_keeps_the_job(database: Database, clock: Clock) -> None:
     job = take(database, ask(database))
     for _ in range(5):
         clock.now += LEASE_S * 0.9
-        assert queue.heartbeat(database, job.id, job.attempt, LEASE_S) == "running"
         assert queue.claim(database, "other", LEASE_S) is None
+        assert queue.heartbeat(database, job.id, job.attempt, LEASE_S) == "running"
 
 
 def test_three_kills_fail_the_job_with_the_reason(database: Database, clock: Clock) -> None:
@@ -414,6 +414,18 @@ def test_the_last_progress_is_told_before_what_follows(desk: Desk, database: Dat
     assert job_of(database, desk.job.id).progress == {
         "stage": "head", "done": 0, "total": None, "unit": "rows", "note": ""
     }  # fmt: skip
+
+
+def test_what_a_job_took_is_counted_for_its_owner(database: Database, clock: Clock) -> None:
+    for _ in range(2):
+        job = take(database, ask(database))
+        clock.now += 5.0
+        queue.finish(database, job.id, job.attempt, result={})
+    queue.cancel(database, ask(database))  # it was never begun
+    with database.read() as session:
+        (usage,) = session.scalars(select(Usage)).all()
+    assert usage.jobs == 2
+    assert usage.job_seconds == pytest.approx(10.0, abs=0.1)
 
 
 def test_deleting_an_owner_is_refused_while_there_are_jobs(database: Database) -> None:

@@ -262,5 +262,17 @@ def test_a_worker_that_cannot_start_is_not_started_again_at_once(
 
 
 @once
+def test_folders_of_runs_that_are_over_are_removed_at_the_start(
+    database: Database, settings: Settings, start: Start
+) -> None:
+    waiting, over = ask(database, "sleep", seconds=60), ask(database, "answer")
+    queue.cancel(database, over)
+    for name in (waiting, over, "unknown"):
+        settings.run(name).mkdir(parents=True)
+    start()
+    until(lambda: [one.name for one in settings.run("any").parent.iterdir()] == [waiting], "tidied up")
+
+
+@once
 def test_settings_travel_whole(settings: Settings) -> None:
     assert from_json(to_json(settings)) == settings

@@ -6,10 +6,14 @@ The manifest names the digest of every other file, so a folder's name covers all
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from graftwork import manifest
 from graftwork.errors import ArtefactError, WorkError
+
+STALE_S = 3600.0
+"""No move takes that long."""
 
 
 class Artefacts:
@@ -63,6 +67,12 @@ class Artefacts:
             pass
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+
+    def sweep(self) -> None:
+        """Remove what calls that were killed half-way have left."""
+        for path in self.root.iterdir() if self.root.is_dir() else ():
+            if path.name.startswith(".") and time.time() - path.stat().st_mtime > STALE_S:
+                shutil.rmtree(path, ignore_errors=True)
 
     def digests(self) -> set[str]:
         """Of all that is there."""

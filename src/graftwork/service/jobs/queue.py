@@ -16,6 +16,7 @@ from graftwork.errors import GraftworkError
 from graftwork.service import ids
 from graftwork.service.database import Database
 from graftwork.service.database.tables import TERMINAL, Dataset, Event, Job, JobKind, JobState
+from graftwork.service.usage import counted_job
 
 MOST_KILLS = 3
 EventKind = Literal["state", "progress", "curve", "remark", "score"]
@@ -221,6 +222,8 @@ def _end(session: Session, job: Job, state: JobState, problem: Mapping[str, Any]
     assert state in TERMINAL
     job.state, job.finished, job.worker, job.lease = state, time.time(), None, None
     job.problem = None if problem is None else dict(problem)
+    if job.started is not None:
+        counted_job(session, job.owner_id, job.finished - job.started)
     _note(session, job, "state", {"state": state, **({} if problem is None else {"problem": dict(problem)})})
     if job.kind == "inspect" and state != "succeeded" and job.dataset_id is not None:
         _refuse(session, job.dataset_id, problem or {"code": state, "detail": "its inspection was cancelled"})

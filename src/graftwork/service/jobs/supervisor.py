@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,14 +12,14 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import OperationalError
 
+from graftwork.service.artefacts import Artefacts
 from graftwork.service.database import Database
+from graftwork.service.database.tables import TERMINAL, Job
 from graftwork.service.jobs import names, queue
-from graftwork.service.jobs.tidying import tidy
 from graftwork.service.settings import Settings, to_json
 
 WORK = "graftwork.service.work"
 LOOK_S = 0.25
-TIDY_S = 3600.0
 SHORT_S, LONGEST_S = 1.0, 30.0
 """Seconds before a dead worker is replaced: at first, and at most where they go on dying early."""
 SOUND_S = 60.0
@@ -73,15 +74,12 @@ class Supervisor:
 
     def _run(self) -> None:
         database = Database(self.settings.url)
-        tidied = -TIDY_S
         self._claimable(database)  # jobs of workers that died with an earlier server
+        self._tidy(database)
         while not self._over.wait(LOOK_S):
             now = time.monotonic()
             for place in self._places:
                 self._tend(place, now, database)
-            if now - tidied > TIDY_S:
-                tidied = now
-                self._tidy(database)
         database.close()
 
     def _tend(self, place: _Place, now: float, database: Database) -> None:
@@ -121,7 +119,14 @@ class Supervisor:
             log.warning("the database cannot be asked: %s", str(error.orig).strip().partition("\n")[0])
 
     def _tidy(self, database: Database) -> None:
+        """Remove what workers that were killed have left: folders of runs that are over, half a move."""
+        runs = self.settings.run("any").parent
         try:
-            tidy(self.settings, database)
+            for folder in runs.iterdir() if runs.is_dir() else ():
+                with database.read() as session:
+                    job = session.get(Job, folder.name)
+                if job is None or job.state in TERMINAL:
+                    shutil.rmtree(folder, ignore_errors=True)
+            Artefacts(self.settings.artefacts).sweep()
         except (OperationalError, OSError) as error:
             log.warning("nothing was tidied up: %s", str(error).partition("\n")[0])
