@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -65,7 +66,14 @@ def unpack(archive: Path, target: Path, limits: Limits, room: int | None = None)
                 _require_disk(work, sum(entry.info.file_size for entry in entries))
                 written = sum(_write(opened, entry, work) for entry in entries)
         work.rename(target)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, struct.error, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        RuntimeError,
+        struct.error,
+        UnicodeDecodeError,
+    ) as error:
         raise _damaged(str(error)) from error
     except OSError as error:
         raise _disk(error) from error
@@ -139,6 +147,8 @@ def _checked(opened: zipfile.ZipFile, limits: Limits, room: int | None) -> tuple
             silent += 1
         elif not name.endswith("/"):
             entries.append(_Entry(info, path))
+    if not entries:
+        raise bad_request("the archive holds no files; expected class folders with pictures, or a table")
     _refuse_clashes([entry.path for entry in entries])
     _refuse_overlaps(infos, opened.start_dir)
     total = sum(entry.info.file_size for entry in entries)
@@ -154,8 +164,6 @@ def _checked(opened: zipfile.ZipFile, limits: Limits, room: int | None) -> tuple
             "delete datasets or files first",
             3600,
         )
-    if not entries:
-        raise bad_request("the archive holds no files; expected class folders with pictures, or a table")
     return entries, silent
 
 
@@ -214,7 +222,7 @@ def _refuse_overlaps(infos: Sequence[zipfile.ZipInfo], end: int) -> None:
     """Entries that share bytes: a small file unpacked a thousand times."""
     ordered = sorted(infos, key=lambda info: info.header_offset)
     for info, after in zip(ordered, [*(one.header_offset for one in ordered[1:]), end], strict=True):
-        if info.header_offset + 30 + info.compress_size > after:
+        if info.header_offset < 0 or info.header_offset + 30 + info.compress_size > after:
             raise _damaged("its entries overlap")
 
 
@@ -225,14 +233,17 @@ def _write(opened: zipfile.ZipFile, entry: _Entry, work: Path) -> int:
     """Bytes written; exactly what the directory promised, or a Problem."""
     place = work.joinpath(*entry.path.parts)
     place.parent.mkdir(parents=True, exist_ok=True)
+    promised = entry.info.file_size
+    asked = copy(entry.info)
+    asked.file_size += 1  # zipfile stops at what it is told: one more byte shows whether there is more
     done = 0
-    with opened.open(entry.info) as source, place.open("xb") as target:
+    with opened.open(asked) as source, place.open("xb") as target:
         while piece := source.read(PIECE):
             done += len(piece)
-            if done > entry.info.file_size:
+            if done > promised:
                 break
             target.write(piece)
-    if done != entry.info.file_size:
+    if done != promised:
         raise _damaged(f"{shown(str(entry.path))} has another size than it says")
     return done
 
@@ -246,7 +257,7 @@ def _require_disk(folder: Path, wanted: int) -> None:
 def _disk(error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return WorkError("the disk of the service is full; nothing was kept of the archive")
-    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL):
         return _damaged(f"two of its names are one on this disk, or one is too long ({error.strerror})")
     return WorkError(f"the archive could not be unpacked ({error.strerror or type(error).__name__})")
 
