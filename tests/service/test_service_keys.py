@@ -31,6 +31,9 @@ from graftwork.service.jobs import queue
 from graftwork.service.security import digest, new_link, open_session
 from tiny_service import Nothing, client_of, key_of, make_service, problem_in
 
+NAME = "a" * 64
+"""Of the file that each folder of `_fill` holds."""
+
 
 class Noted(Nothing):
     """Notes what it was told to forget."""
@@ -172,7 +175,7 @@ def _fill(service: Service, owner: str, digest: str) -> None:
         id = session.scalars(select(Owner.id).where(Owner.name == owner)).one()
         ended: Any = {"state": "succeeded", "request": {}, "kind": "fit", "created": now}
         rows = [
-            File(id=ids.new("file"), name="a", media_type="text/csv", bytes=1, sha256="a" * 64, created=now),
+            File(id=ids.new("file"), name="a", media_type="text/csv", bytes=1, sha256=NAME, created=now),
             Dataset(id=data, name="d", state="ready", files=[], options={}, bytes=1, created=now),
             Job(id=job, **ended),
             Model(
@@ -203,11 +206,11 @@ def _fill(service: Service, owner: str, digest: str) -> None:
         settings.artefacts / digest,
     ):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "content").write_text(owner)
+        (folder / NAME).write_text(owner)
 
 
 def _files_of(service: Service, owner: str) -> list[Path]:
-    return [one for one in service.settings.home.rglob("content") if one.read_text() == owner]
+    return [one for one in service.settings.home.rglob(NAME) if one.read_text() == owner]
 
 
 @pytest.fixture
@@ -311,6 +314,10 @@ def test_sweeping_removes_what_no_row_names_and_is_not_new(
     ]
     for folder in orphans:
         folder.mkdir(parents=True)
+    kept = next(one for one in settings.uploads(".").iterdir() if one not in orphans)
+    orphans += [settings.artefacts / ".begun", kept / ".upload-1", kept / ("b" * 64)]
+    for file in orphans[-3:]:
+        file.touch()
     new_link(service.database)
     erasing.sweep(service)
     assert all(folder.exists() for folder in orphans)
@@ -318,7 +325,8 @@ def test_sweeping_removes_what_no_row_names_and_is_not_new(
     monkeypatch.setattr(time, "time", lambda: later)
     erasing.sweep(service)
     assert not any(folder.exists() for folder in orphans)
-    assert len(_files_of(service, "ann")) == len(_files_of(service, "bob")) == 5
+    # the run folders went: those jobs have ended
+    assert len(_files_of(service, "ann")) == len(_files_of(service, "bob")) == 4
     assert service.artefacts.digests() == {"1" * 64, "2" * 64, "3" * 64}
     with service.database.read() as session:
         assert session.scalar(select(func.count(Ticket.hash))) == 0

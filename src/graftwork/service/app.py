@@ -2,14 +2,30 @@
 
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import Response
 
 from graftwork import __version__
+from graftwork.service import pages
 from graftwork.service.answers import MEDIA_TYPE, TRANSLATED, problem_of
 from graftwork.service.context import Service
 from graftwork.service.middleware import PUBLIC, Front, refusal
+from graftwork.service.routes import (
+    backbones,
+    datasets,
+    files,
+    health,
+    jobs,
+    keys,
+    models,
+    owners,
+    predict,
+    usage,
+)
+
+PARTS = (predict, files, datasets, jobs, models, backbones, keys, owners, usage, health)
+"""In the order in which a request's path is compared: what is asked most comes first."""
 
 _PROBLEM: dict[str, Any] = {
     "type": "object",
@@ -53,9 +69,9 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(Front, service=service)
     for kind in TRANSLATED:
         app.add_exception_handler(kind, _refuse)
-    for router in _routers():
-        app.include_router(router)
-    _pages(app)
+    for part in PARTS:
+        app.include_router(part.router)
+    pages.mount(app)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # the documented way to add to it
     return app
 
@@ -65,36 +81,6 @@ def _refuse(request: Request, error: Exception) -> Response:
     if problem is None:
         raise error
     return refusal(problem, request, request.state.request_id)
-
-
-def _routers() -> list[APIRouter]:
-    from importlib import import_module
-    from importlib.util import find_spec
-
-    names = (
-        "predict",
-        "files",
-        "datasets",
-        "jobs",
-        "models",
-        "backbones",
-        "keys",
-        "owners",
-        "usage",
-        "health",
-    )
-    return [
-        import_module(f"graftwork.service.routes.{name}").router
-        for name in names
-        if find_spec(f"graftwork.service.routes.{name}")
-    ]
-
-
-def _pages(app: FastAPI) -> None:
-    import graftwork.service.pages as pages
-
-    if hasattr(pages, "mount"):
-        pages.mount(app)
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

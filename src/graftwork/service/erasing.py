@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,26 +85,41 @@ def sweep(here: Service) -> None:
         session.execute(delete(Ticket).where(Ticket.expires < time.time()))
     settings = here.settings
     with here.database.read() as session:
-        owners, datasets, jobs = (set(session.scalars(select(t.id))) for t in (Owner, Dataset, Job))
+        owners, datasets = (set(session.scalars(select(table.id))) for table in (Owner, Dataset))
+        jobs = set(session.scalars(select(Job.id).where(Job.state.not_in(TERMINAL))))
+        files = {(owner, sha256) for owner, sha256 in session.execute(select(File.owner_id, File.sha256))}
     for parent, named in (
         (settings.uploads("."), owners),
         (settings.private("."), owners),
         (settings.dataset("."), datasets),
         (settings.run("."), jobs),
     ):
-        for folder in _old(parent):
-            if folder.name not in named:
-                shutil.rmtree(folder, ignore_errors=True)
-    for folder in _old(settings.artefacts):
-        if len(folder.name) == 64:
-            drop_artefact(here, folder.name)
+        _remove(one for one in _old(parent) if one.name not in named)
+    for owner in owners:
+        _remove(one for one in _old(settings.uploads(owner)) if (owner, one.name) not in files)
+    artefacts = list(_old(settings.artefacts))
+    _remove(one for one in artefacts if one.name.startswith("."))  # never finished
+    for one in artefacts:
+        if not one.name.startswith("."):
+            drop_artefact(here, one.name)
 
 
-def _old(parent: Path) -> Iterable[Path]:
-    if not parent.is_dir():
-        return []
+def _old(parent: Path) -> Iterator[Path]:
     before = time.time() - FRESH_S
-    return [one for one in parent.iterdir() if one.is_dir() and one.lstat().st_ctime < before]
+    for one in parent.iterdir() if parent.is_dir() else ():
+        try:
+            if one.lstat().st_ctime < before:
+                yield one
+        except FileNotFoundError:  # gone since it was listed
+            continue
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _end_jobs(here: Service, owner_id: str) -> None:
