@@ -13,6 +13,7 @@ no threshold can promise that: then nothing is called unknown.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -21,14 +22,15 @@ from numpy.typing import NDArray
 from graftwork.errors import ArtefactError, FeatureWidth
 from graftwork.folds import turns
 from graftwork.rows import IntArray
+from graftwork.spectrum import blocks
 
 NEIGHBOURS = 5
 BANK = 1_000
 CALIBRATION = 2_000
 CHUNK = 4_096
-NEAR = 256
-"""Rows of a bank compared at once: in single precision they still fit a processor's cache."""
-DIRECTIONS, SHORTLIST, SPREAD = 32, 32, 128
+BLOCK = 64
+"""Rows of a bank taken at once: in single precision they still fit a processor's cache."""
+DIRECTIONS, SHORTLIST = 64, 32
 ONE_BY_ONE = 8
 """Rows up to which a shortlist for each costs less than comparing all of them with the whole bank."""
 
@@ -80,8 +82,8 @@ class Familiarity:
             chunk = slice(start, start + CHUNK)
             rows = _normalised(features[chunk])
             similar = np.empty((len(rows), len(self.bank)), np.float32)
-            for near in range(0, len(self.bank), NEAR):
-                similar[:, near : near + NEAR] = rows @ single(self.bank[near : near + NEAR]).T
+            for block in blocks(len(self.bank), BLOCK):
+                similar[:, block] = rows @ single(self.bank[block]).T
             found[chunk] = _from_similar(similar, self.neighbours)
         return found
 
@@ -125,23 +127,18 @@ class Shortlisted:
     """What `whole` says of a few rows at a time, sooner.
 
     A row is known for certain as soon as some rows of the bank are found to be near enough. They are looked
-    for along a few directions in which the bank is spread (see `of`); a row for which that finds none is
-    compared with the whole bank. directions: (width, k); placed: (rows of the bank, k) along them.
+    for by what is left of the bank along a few random directions (Johnson and Lindenstrauss 1984), `placed`,
+    (rows of the bank, directions); a row for which that finds too few is compared with the whole bank.
     """
 
     whole: Familiarity
-    directions: NDArray[np.float32]
     placed: NDArray[np.float32]
 
     @classmethod
     def of(cls, whole: Familiarity) -> Self:
-        """The directions are the principal ones of some of the bank's rows."""
-        some = single(whole.bank[:: -(-len(whole.bank) // SPREAD)])
-        # of rows, not of columns: there are fewer; single precision, as any directions give right answers
-        sizes, mixes = np.linalg.eigh(some @ some.T)
-        kept = sizes[-DIRECTIONS:] > 1e-6
-        directions = some.T @ (mixes[:, -DIRECTIONS:][:, kept] / np.sqrt(sizes[-DIRECTIONS:][kept]))
-        return cls(whole, directions, single(whole.bank) @ directions)
+        directions = _directions(whole.bank.shape[1])
+        parts = (single(whole.bank[block]) @ directions for block in blocks(len(whole.bank), BLOCK))
+        return cls(whole, np.concatenate([*parts]))
 
     def distance(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         return self.whole.distance(features)
@@ -152,7 +149,7 @@ class Shortlisted:
         if len(features) > ONE_BY_ONE or features.shape[1] != bank.shape[1] or len(bank) <= 2 * SHORTLIST:
             return self.whole.unknown(features)
         rows = _normalised(features)
-        guessed = rows @ self.directions @ self.placed.T
+        guessed = rows @ _directions(rows.shape[1]) @ self.placed.T
         near = np.argpartition(guessed, -SHORTLIST, axis=1)[:, -SHORTLIST:]
         unknown = np.empty(len(rows), dtype=bool)
         for i, row in enumerate(rows):
@@ -166,17 +163,25 @@ class Shortlisted:
         return self.whole.arrays()
 
 
+@cache
+def _directions(width: int) -> NDArray[np.float32]:
+    """The same for every bank of a width: (width, directions), orthogonal, of length 1."""
+    drawn = np.random.default_rng(0).normal(size=(width, min(width, DIRECTIONS)))
+    return np.asarray(np.linalg.qr(drawn)[0], dtype=np.float32)
+
+
 def single(half: NDArray[np.float16]) -> NDArray[np.float32]:
     """Finite numbers of half precision in single precision, exactly, three times as fast as `astype`."""
-    bits = np.ascontiguousarray(half).view(np.uint16).astype(np.uint32)
-    signs = (bits & 0x8000) << 16
-    bits &= 0x7FFF
+    bits = half.view(np.int16).astype(np.int32)
     bits <<= 13
+    bits &= _SIGN_EXPONENT_FRACTION
     # the exponents' biases differ by 112; the product is right for subnormal numbers too
     values = bits.view(np.float32)
     values *= np.float32(2.0**112)
-    bits |= signs
     return values
+
+
+_SIGN_EXPONENT_FRACTION = np.array(0x8FFFE000, np.uint32).astype(np.int32)
 
 
 def _normalised(features: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -213,7 +213,7 @@ class Tasks:
 def _size(head: Head, familiarity: Familiarity | None) -> int:
     arrays = list(head.state()[2].values())
     if isinstance(familiarity, Shortlisted):  # whose bank lies aside
-        arrays += [familiarity.directions, familiarity.placed]
+        arrays.append(familiarity.placed)
     elif familiarity is not None:
         arrays += familiarity.arrays().values()
     return sum(array.nbytes for array in arrays)
