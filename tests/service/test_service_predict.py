@@ -1,4 +1,4 @@
-"""Predictions: three forms of one question, errors in their places, nothing between a request and its answer."""
+"""Predictions: three forms of one question, errors in their places, nothing on the way that need not be."""
 
 import base64
 import json

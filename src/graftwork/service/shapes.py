@@ -57,7 +57,7 @@ def model_name(said: str) -> str:
 Name = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_name)]
 ModelName = Annotated[str, Field(min_length=1, max_length=1000), AfterValidator(_model_name)]
 Id = Annotated[str, Field(min_length=1, max_length=80)]
-Label = Annotated[str, Field(min_length=1, max_length=10_000)]
+Label = Annotated[str, Field(min_length=1, max_length=1_000)]
 Source = Annotated[
     str,
     Field(

@@ -146,12 +146,15 @@ def list_corrections(
 
 @router.delete("/datasets/{dataset}/rows/{row}", status_code=204)
 def delete_correction(request: Request, caller: Writes, dataset: str, row: str) -> None:
-    with service(request).database.write() as session:
-        owner = owned_dataset(session, caller, dataset)
+    here = service(request)
+    with here.database.write() as session:
+        owner = owned_dataset(session, caller, dataset, locked=True)
         found = session.get(Correction, row) if ids.is_one(row, "row") else None
         if found is None or found.dataset_id != owner.id:
             raise not_found("row", row)
         session.delete(found)
+        # the bytes of a file stay until the dataset goes: a running job, or another row, may read them
+        owner.bytes -= len((found.text or "").encode())
 
 
 def one(here: Service, caller: Caller, dataset: str) -> dict[str, Any]:
