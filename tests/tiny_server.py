@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -42,21 +43,26 @@ class Running:
         return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30)
 
     def talk(self, *parts: bytes, pause: float = 0.0, seconds: float = 10.0) -> bytes:
-        """All that comes back for raw bytes, until the server closes or is silent for `seconds`."""
-        import time
+        """All that comes back for raw bytes, until the server closes or is silent for `seconds`.
 
+        pause: between two parts; what the server says ends the sending.
+        """
         heard = b""
         with socket.create_connection(self.address, timeout=seconds) as line:
             try:
                 for part in parts:
+                    if select.select([line], [], [], pause)[0] and pause:
+                        break
                     line.sendall(part)
-                    time.sleep(pause)
+            except OSError:
+                pass  # closed while we were still sending: what it says is there to be read
+            try:
                 while piece := line.recv(1 << 16):
                     heard += piece
             except TimeoutError:
                 return heard + b"\n[still open]"
             except OSError:
-                pass  # closed while we were still sending: what was heard until then counts
+                pass
         return heard
 
     def header(self, first: str, **more: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import select
 import socket
 import time
 from collections.abc import Iterator
@@ -60,9 +61,14 @@ def test_headers_that_come_a_byte_at_a_time_are_not_waited_for(server: Running) 
 
 def test_headers_of_a_later_request_are_not_waited_for_either(server: Running) -> None:
     whole = server.header("GET /healthz")
-    heard = server.talk(whole, *one_by_one(whole)[:60], pause=0.05)
-    assert status(heard) == 200
-    assert b"HTTP/1.1 408" in heard
+    with socket.create_connection(server.address, timeout=10) as line:
+        line.sendall(whole)
+        assert status(line.recv(1 << 16)) == 200
+        for part in one_by_one(whole):
+            if select.select([line], [], [], 0.05)[0]:
+                break
+            line.sendall(part)
+        assert b"HTTP/1.1 408" in line.recv(1 << 16)
 
 
 def test_a_line_on_which_nothing_is_said_is_closed(server: Running) -> None:
@@ -205,7 +211,6 @@ BODIES = {
     "nul": b'{"name": "a\\u0000b"}',
     "empty": b"",
     "a number": b"5",
-    "twice": b'{"name": "a", "name": "b"}',
     "many keys": json.dumps({f"key{i}": i for i in range(50_000)}).encode(),
 }
 

@@ -107,7 +107,7 @@ class Connection(HttpToolsProtocol):
             return unavailable("the server is about to end; send the request again in a while")
         if len(self.connections) > most:
             return too_many("connections", f"more than {most} connections are open; use fewer", 2.0)
-        if sum(len(name) + len(value) for name, value in self.headers) > HEADER_BYTES:
+        if sum(len(name) + len(value) + 4 for name, value in self.headers) > HEADER_BYTES:
             return _too_long(HEADER_BYTES)
         return None
 
