@@ -11,9 +11,11 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from graftwork.service.app import create_app
+from graftwork.service.artefacts import Artefacts
 from graftwork.service.context import Service
 from graftwork.service.database import Database
 from graftwork.service.database.tables import Base, Owner, Scope
+from graftwork.service.models import Models
 from graftwork.service.security import new_key, new_owner
 from graftwork.service.settings import Settings
 from graftwork.service.usage import Meter
@@ -49,7 +51,8 @@ def make_service(root: Path, **changes: Any) -> Service:
     if database is None:
         database = Database(settings.url)
         Base.metadata.create_all(database.engine)
-    made: dict[str, Any] = {"serving": NoServing(), "models": Nothing(), "artefacts": Nothing(), **parts}
+    made: dict[str, Any] = {"serving": NoServing(), "artefacts": Artefacts(settings.artefacts), **parts}
+    made.setdefault("models", Models(settings, database, made["serving"]))
     return Service(settings=settings, database=database, meter=Meter(database, settings), **made)
 
 

@@ -85,12 +85,11 @@ def test_bound_to_loopback_only_its_names_are_answered(service: Service, tmp_pat
         assert client.get("/healthz", headers={"Host": "graft.example"}).status_code == 200
 
 
-def test_draining_refuses_what_is_new_and_is_not_ready(service: Service, client: Any) -> None:
+def test_draining_it_is_not_ready_and_answers_what_was_accepted(service: Service, client: Any) -> None:
     service.draining = True
-    assert (
-        problem_in(client.get("/v1/usage"), 503, "unavailable") and client.get("/healthz").status_code == 200
-    )
-    assert client.get("/readyz").headers["retry-after"]
+    answer = client.get("/readyz")
+    assert problem_in(answer, 503, "unavailable") and answer.headers["retry-after"]
+    assert client.get("/healthz").status_code == client.get("/v1/usage").status_code == 200
 
 
 def test_not_ready_without_workers_or_database(service: Service, client: Any) -> None:

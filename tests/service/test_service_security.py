@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import Request, Response
+from fastapi import Request
 from sqlalchemy import select, update
 
 from graftwork.service import middleware, security
 from graftwork.service.context import Service
-from graftwork.service.context import service as service_of
 from graftwork.service.database.tables import OPERATOR, Key, Owner, Ticket
-from graftwork.service.problems import Problem
 from graftwork.service.strict import router as strict_router
 from tiny_service import client_of, key_of, make_service, problem_in
 
@@ -25,14 +23,8 @@ async def post_form(request: Request) -> dict[str, Any]:
     return {"body": (await request.body()).decode()}
 
 
-@pages.post("/sign-in")
-async def post_sign_in(request: Request, response: Response) -> None:
-    here = service_of(request)
-    token = security.open_session(here.database, (await request.body()).decode())
-    if token is None:
-        middleware.bound_tries(here, request.scope)
-        raise Problem(401, "unauthorized", "no such key or link")
-    security.set_cookie(response, token, secure=request.url.scheme == "https")
+def _sign_in(browser: Any, secret: str, **more: Any) -> Any:
+    return browser.post("/sign-in", data={"key": secret}, **more)
 
 
 @pytest.fixture
@@ -48,7 +40,7 @@ def browser(service: Service) -> Iterator[Any]:
 
 def _signed_in(service: Service, browser: Any, scope: Any = "write") -> str:
     """Signs `browser` in with a key of ann's; the session's CSRF token."""
-    assert browser.post("/sign-in", content=key_of(service, scope=scope)).status_code == 200
+    assert _sign_in(browser, key_of(service, scope=scope)).status_code == 303
     with service.database.read() as session:
         return str(session.scalars(select(Ticket.csrf).order_by(Ticket.created.desc())).first())
 
@@ -115,7 +107,7 @@ def test_a_wrong_key_does_not_fall_back_to_the_session(service: Service, browser
 
 def test_a_revoked_key_opens_nothing_from_then_on_nor_do_its_sessions(service: Service, browser: Any) -> None:
     key, admin = key_of(service), key_of(service, scope="admin")
-    assert browser.post("/sign-in", content=key).status_code == 200
+    assert _sign_in(browser, key).status_code == 303
     with client_of(service, key) as bearer, client_of(service, admin) as other:
         assert bearer.get("/v1/usage").status_code == browser.get("/v1/usage").status_code == 200
         (id,) = [one["id"] for one in other.get("/v1/keys").json()["items"] if key.startswith(one["prefix"])]
@@ -166,7 +158,7 @@ def test_wrong_keys_are_bounded_by_address_and_right_ones_are_not(service: Servi
     ]
     assert {one.status_code for one in wrong[: middleware.WRONG_KEYS]} == {401}
     problem_in(wrong[-1], 429, "rate-limited")
-    assert browser.post("/sign-in", content="gw_wrong").status_code == 429
+    assert _sign_in(browser, "gw_wrong").status_code == 429
     assert browser.get("/v1/usage", headers={"Authorization": f"Bearer {key}"}).status_code == 200
 
 
@@ -175,7 +167,7 @@ def test_the_sessions_cookie_is_out_of_reach_of_scripts_and_other_sites(
     service: Service, scheme: str
 ) -> None:
     with client_of(service, also=pages, base=f"{scheme}://localhost") as browser:
-        cookie = browser.post("/sign-in", content=key_of(service)).headers["set-cookie"]
+        cookie = _sign_in(browser, key_of(service)).headers["set-cookie"]
         assert "HttpOnly" in cookie and "SameSite=lax" in cookie and "Path=/" in cookie
         assert cookie.startswith("__Host-") == ("Secure" in cookie) == (scheme == "https")
         assert "Domain" not in cookie
@@ -212,7 +204,7 @@ def test_a_form_may_carry_the_token_and_its_route_reads_it_whole(service: Servic
 
 def test_another_sites_forms_are_refused_even_at_sign_in(service: Service, browser: Any) -> None:
     evil = {"Origin": "https://evil.example"}
-    problem_in(browser.post("/sign-in", content=key_of(service), headers=evil), 403)
+    problem_in(_sign_in(browser, key_of(service), headers=evil), 403)
     csrf = _signed_in(service, browser)
     problem_in(browser.post("/form", headers={"X-CSRF-Token": csrf, **evil}), 403)
     problem_in(browser.post("/form", headers={"X-CSRF-Token": csrf, "Origin": "null"}), 403)
@@ -221,11 +213,12 @@ def test_another_sites_forms_are_refused_even_at_sign_in(service: Service, brows
 
 
 def test_signing_out_ends_the_session(service: Service, browser: Any) -> None:
-    _signed_in(service, browser)
+    csrf = _signed_in(service, browser)
     assert browser.get("/v1/usage").status_code == 200
     token = browser.cookies[security.COOKIE]
-    security.close_session(service.database, token)
-    service.passes.forget(hash=security.digest(token))
+    assert browser.post("/sign-out", data={"csrf": csrf}).status_code == 303
+    assert security.COOKIE not in browser.cookies
+    browser.cookies[security.COOKIE] = token
     problem_in(browser.get("/v1/usage"), 401)
 
 

@@ -21,7 +21,7 @@ from graftwork.service.answers import our_slip, problem_of, respond
 from graftwork.service.bodies import Body, too_large
 from graftwork.service.context import Service
 from graftwork.service.passes import Pass
-from graftwork.service.problems import Problem, too_many, unavailable
+from graftwork.service.problems import Problem, too_many
 from graftwork.service.security import COOKIE, SECURE_COOKIE, digest, forbidden
 
 LOG = logging.getLogger("graftwork.service")
@@ -74,7 +74,7 @@ class Front:
             return
         started = time.perf_counter()
         headers = dict(scope["headers"])  # the last of equal ones: enough for those asked here
-        most = self._upload if scope["path"] in UPLOADS else self._body
+        most = self._most(scope["path"])
         body = Body(receive, most, self._idle)
         answer = Answer(send, headers.get(b"x-request-id"))
         state = scope.setdefault("state", {})
@@ -92,6 +92,11 @@ class Front:
             self._service.metrics.request(
                 scope["method"], route, answer.status, time.perf_counter() - started
             )
+
+    def _most(self, path: str) -> int:
+        if path in UPLOADS:
+            return self._upload
+        return min(self._body, FORM) if is_public(path) else self._body
 
     async def _failed(self, error: Exception, scope: Scope, body: Body, answer: "Answer") -> None:
         problem = problem_of(error)
@@ -113,12 +118,10 @@ class Front:
             )
         if "\0" in path or b"%00" in scope["query_string"]:
             raise Problem(404, "not-found", "nothing has NUL in its name")
-        if path in PUBLIC or path.startswith(PUBLIC_UNDER):
+        if is_public(path):
             if scope["method"] not in SAFE:
                 _same_origin(scope, headers)
             return None
-        if self._service.draining:
-            raise unavailable("the server is ending; ask again in a moment")
         found = await self._identify(scope, headers)
         if found is None:
             if not path.startswith(API) and path != "/v1":
@@ -170,6 +173,11 @@ class Answer:
                 (b"x-request-id", self.request_id.encode()),
             ]
         await self._send(message)
+
+
+def is_public(path: str) -> bool:
+    """Whether it is answered without an identity."""
+    return path in PUBLIC or path.startswith(PUBLIC_UNDER)
 
 
 def bound_tries(service: Service, scope: Scope) -> None:

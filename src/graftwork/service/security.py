@@ -121,7 +121,7 @@ def _link(session: Session, owner: Owner) -> str:
 
 
 def _ticket(
-    session: Session, what: str, owner_id: str, scope: Scope, key_id: str | None, seconds: float
+    session: Session, what: str, owner_id: str, scope: str, key_id: str | None, seconds: float
 ) -> str:
     secret = f"g{what[0]}_{secrets.token_urlsafe(32)}"
     now = time.time()
@@ -142,18 +142,30 @@ def _ticket(
 
 def open_session(database: Database, secret: str) -> str | None:
     """A session's token for an API key or a link that still holds; None otherwise. A link is spent by it."""
-    with database.write() as session:
-        now = time.time()
-        hashed = digest(secret)
-        key = session.scalar(select(Key).where(Key.hash == hashed, Key.revoked.is_(None)))
-        if key is not None and (key.expires is None or key.expires > now):
-            seconds = SESSION_S if key.expires is None else min(SESSION_S, key.expires - now)
-            return _ticket(session, "session", key.owner_id, key.scope, key.id, seconds)  # type: ignore[arg-type]
-        link = session.get(Ticket, hashed, with_for_update=True)
-        if link is None or link.what != "link" or link.expires <= now:
+    hashed = digest(secret)
+    with database.read() as session:  # wrong ones are many, and must not hold up those who write
+        if _opener(session, hashed) is None:
             return None
-        session.delete(link)
-        return _ticket(session, "session", link.owner_id, link.scope, None, SESSION_S)  # type: ignore[arg-type]
+    with database.write() as session:
+        found = _opener(session, hashed)
+        if isinstance(found, Key):
+            seconds = SESSION_S if found.expires is None else min(SESSION_S, found.expires - time.time())
+            return _ticket(session, "session", found.owner_id, found.scope, found.id, seconds)
+        if found is None:
+            return None
+        session.delete(found)
+        return _ticket(session, "session", found.owner_id, found.scope, None, SESSION_S)
+
+
+def _opener(session: Session, hashed: str) -> Key | Ticket | None:
+    """The key or link of that hash, while it holds; a link is locked where that is possible."""
+    now = time.time()
+    key = session.scalar(select(Key).where(Key.hash == hashed, Key.revoked.is_(None)))
+    if key is not None:
+        return key if key.expires is None or key.expires > now else None
+    locks = session.info.get("writes", False)
+    link = session.get(Ticket, hashed, with_for_update=locks or None)
+    return link if link is not None and link.what == "link" and link.expires > now else None
 
 
 def close_session(database: Database, token: str) -> None:
