@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from graftwork.errors import ArtefactError
 from graftwork.rows import Kind
@@ -55,7 +55,7 @@ class Manifest(BaseModel):
     schema_version: int
     task: Literal["classification"]
     kind: Kind
-    labels: list[str]
+    labels: list[str] = Field(min_length=1)
     source: SourceEntry | None
     backbone: Part
     fingerprint: str
@@ -68,6 +68,13 @@ class Manifest(BaseModel):
     examples: bool
     created: str
     files: dict[str, str]
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: list[str]) -> list[str]:
+        if len(set(labels)) < len(labels):
+            raise ValueError("a label is named twice")
+        return labels
 
 
 def inspect(folder: Path) -> Manifest:
@@ -90,7 +97,7 @@ def read(folder: Path) -> tuple[Manifest, str]:
     try:
         with path.open("rb") as file:
             text = file.read(LARGEST + 1)
-        said = json.loads(text) if len(text) <= LARGEST else None
+        said = json.loads(text, parse_constant=_refused) if len(text) <= LARGEST else None
     except FileNotFoundError as error:
         raise ArtefactError(f"{folder} is no artefact: it has no manifest.json; try: graft fit") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -109,6 +116,10 @@ def read(folder: Path) -> tuple[Manifest, str]:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ArtefactError(f"{path} is damaged at {where}: {first['msg']}; restore a copy") from error
+
+
+def _refused(number: str) -> None:
+    raise ValueError(f"{number} is no number of JSON")
 
 
 def sizes(folder: Path) -> Mapping[str, int]:

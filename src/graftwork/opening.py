@@ -32,7 +32,10 @@ TOLERANCE = 0.02
 """Largest difference of a probability that another kind of machine may show in the replay."""
 HEADER = 4_000_000
 """Bytes that the header of a file of arrays may take: far more than any network's tensors need."""
-_WRONG = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError)
+_WRONG = (
+    LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError, RuntimeError,
+    MemoryError,
+)  # fmt: skip
 """What configurations and arrays that do not belong together raise."""
 
 
@@ -229,6 +232,13 @@ def _recorded(folder: Path, entry: SourceEntry) -> Source | None:
 
     What is loaded of it is verified against these digests; see `Source.verify`.
     """
+    outside = [name for name in entry.files if Path(name).is_absolute() or ".." in Path(name).parts]
+    listed = entry.files.keys() >= {*(entry.weights or ())}
+    if outside or not listed:
+        raise ArtefactError(
+            f"{folder} names {'files outside' if outside else 'weights that are not among the files of'} its "
+            "source; do not trust it"
+        )
     place = folder / "source" if entry.bundled else Path(entry.folder)
     weights = [name for name in entry.files if name.endswith(".safetensors")]
     source = Source(
@@ -243,7 +253,7 @@ def _recorded(folder: Path, entry: SourceEntry) -> Source | None:
         entry.licence,
         entry.options,
     )
-    if source.weights_sha256 != entry.weights_sha256:
+    if not source.weights or source.weights_sha256 != entry.weights_sha256:
         raise ArtefactError(f"{folder} names another source's weights than it lists; restore a copy")
     places = (*((place,) if entry.folder else ()), *paths.source_folders())
     there = (replace(source, folder=one) for one in places)

@@ -1,6 +1,7 @@
 """Artefacts under a folder, found by walking and read for what they say of themselves alone."""
 
 import os
+import stat
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -75,26 +76,32 @@ def _walk(root: Path) -> Iterator[tuple[str, tuple[Path, _Stamp]]]:
         inner = [one for one in folders if not one.startswith(".")]
         folders[:] = [one for one in inner if not one.endswith(SUFFIX)]
         for one in inner:
-            if not one.endswith(SUFFIX):
-                continue
             folder = Path(place, one)
-            if folder.is_symlink() and not folder.resolve().is_relative_to(top):
-                continue
-            try:
-                status = (folder / "manifest.json").stat()
-            except OSError:
-                continue  # being written, or no artefact
-            name = str(folder.relative_to(top)).removesuffix(SUFFIX)
-            yield name, (folder, (status.st_mtime_ns, status.st_size, status.st_ino))
+            stamp = _stamp(folder, top) if one.endswith(SUFFIX) else None
+            if stamp is not None:
+                name = os.fsencode(folder.relative_to(top)).decode("utf-8", "replace").removesuffix(SUFFIX)
+                yield name, (folder, stamp)
+
+
+def _stamp(folder: Path, top: Path) -> _Stamp | None:
+    """None where it is no artefact (yet), or a link that leads out of `top`."""
+    if folder.is_symlink() and not folder.resolve().is_relative_to(top):
+        return None
+    try:
+        status = (folder / "manifest.json").lstat()
+    except OSError:
+        return None
+    regular = stat.S_ISREG(status.st_mode)
+    return (status.st_mtime_ns, status.st_size, status.st_ino) if regular else None
 
 
 def _read(name: str, folder: Path) -> Shelved | str:
     try:
         manifest, digest = read(folder)
-    except ArtefactError as error:
+        size = sum(one.stat().st_size for one in os.scandir(folder) if one.is_file(follow_symlinks=False))
+    except (ArtefactError, OSError) as error:
         return str(error)
     source = manifest.source.name if manifest.source else None
-    size = sum(entry.stat().st_size for entry in os.scandir(folder) if entry.is_file())
     return Shelved(
         name,
         folder,

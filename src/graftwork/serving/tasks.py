@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from graftwork import opening, paths
 from graftwork.backbones.base import Backbone
 from graftwork.backbones.pretrained import room
+from graftwork.errors import ArtefactError
 from graftwork.manifest import Manifest, read, verify
 from graftwork.model import Familiarity, Head, Model
 from graftwork.rows import Kind
@@ -243,11 +244,15 @@ class _Aside:
 def check(folder: Path, *, network: bool = False, offline: bool = False) -> Manifest:
     """Everything that can be said of an artefact without running it; raises ArtefactError in one line.
 
-    Every file's digest, the manifest, the head with its recorded answers. network: its backbone too, and
-    the whole replay (raises RequestError where its source is not here).
+    No file but those of the manifest, each with its digest; the head and its recorded answers; sound arrays.
+    network: its backbone too, and the whole replay (raises RequestError where its source is not here).
     """
     manifest, _ = read(folder)
     opening.require_known(folder, manifest)
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()}
+    more = sorted(there - manifest.files.keys() - {"manifest.json"})
+    if more:
+        raise ArtefactError(f"{folder} holds {more[0]!r}, which its manifest does not name; do not trust it")
     for name in manifest.files:
         verify(folder, manifest, name)
     head, _ = opening.head_of(folder, manifest)

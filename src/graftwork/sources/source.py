@@ -51,8 +51,10 @@ class Source:
     def unchanged(self) -> bool:
         """Whether every file lies where it did, with the digest it had (remembered by its size and time)."""
         try:
-            return all(file_digest(self.folder / name) == digest for name, digest in self.files.items())
-        except OSError:
+            places = [(self.folder / name, digest) for name, digest in self.files.items()]
+            # a device or a pipe has no end
+            return all(path.is_file() and file_digest(path) == digest for path, digest in places)
+        except (OSError, ValueError):
             return False
 
     def verify(self) -> None:
