@@ -273,6 +273,15 @@ def test_folders_of_runs_that_are_over_are_removed_at_the_start(
     until(lambda: [one.name for one in settings.run("any").parent.iterdir()] == [waiting], "tidied up")
 
 
+def test_the_process_that_jobs_are_forked_from_has_no_thread_and_reports_to_nobody() -> None:
+    code = (
+        "import sys, threading; from graftwork.service import work; work.warm();"
+        "print(threading.active_count(), sys.modules.get('openvino_telemetry'), 'openvino' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["1", "None", "True"]
+
+
 @once
 def test_settings_travel_whole(settings: Settings) -> None:
     assert from_json(to_json(settings)) == settings

@@ -32,13 +32,14 @@ _PR_SET_PDEATHSIG = 1
 
 def main() -> None:
     """Serve the worker until it closes the pipe or dies."""
-    parent = os.getppid()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints must not be taken for an answer
-    die_with(parent)
-    os.nice(NICENESS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    told = json.loads(sys.stdin.readline())
+    if not (said := sys.stdin.readline()):
+        return  # the worker died before it said anything
+    told = json.loads(said)
+    die_with(told["worker"])
+    os.nice(NICENESS)
     settings, work = from_json(json.dumps(told["settings"])), importlib.import_module(told["work"])
     work.warm()
     print(json.dumps({"ready": os.getpid()}), file=answers)

@@ -121,7 +121,8 @@ class Worker:
                 return "gone" if found is None else found.state
 
     def _warm(self) -> Nursery:
-        return Nursery(self.told, {"HF_HUB_OFFLINE": "1"} if self.settings.offline else {})
+        told = {**self.told, "worker": os.getpid()}
+        return Nursery(told, {"HF_HUB_OFFLINE": "1"} if self.settings.offline else {})
 
     def _unreachable(self, error: OperationalError) -> None:
         log.warning("the database cannot be asked: %s", str(error.orig).strip().partition("\n")[0])

@@ -30,9 +30,12 @@ def run(job: Job, desk: Desk) -> None:
 
 def warm() -> None:
     """Import what any job needs, and do nothing else: processes are forked from one that has."""
+    from graftwork.backbones.converted import openvino
+
+    openvino()  # by the one way that reports to nobody and starts no thread
     for name in _MODULES.values():
         import_module(f"{__name__}.{name}")
-    for name in ("torch", "transformers", "sklearn.linear_model", "openvino", "pyarrow.parquet", "PIL.Image"):
+    for name in ("torch", "transformers", "sklearn.linear_model", "pyarrow.parquet", "PIL.Image"):
         import_module(name)
 
 
