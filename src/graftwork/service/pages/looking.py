@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select
 
 from graftwork import registry
-from graftwork.report.words import duration, size
+from graftwork.report.words import duration, size, visible
 from graftwork.service.callers import Caller
 from graftwork.service.context import Service
 from graftwork.service.database import tables
@@ -103,7 +103,7 @@ def model(t: Words, here: Service, caller: Caller, model_id: str, address: str) 
         "corrections": corrections,
         "refit": _refit(here, caller, found),
         "has_report": (known.folder / "report.html").is_file(),
-        "code": _code(address, found["name"], found["kind"]),
+        "code": _code(address, found),
     }
 
 
@@ -118,7 +118,6 @@ def settings(here: Service, caller: Caller) -> Shown:
     return {
         "keys": key_routes.list_keys(here, caller, None, None, 200)["items"] if caller.may("write") else [],
         "meters": [{"name": name, "used": amount, "most": bounds.get(name)} for name, amount in used.items()],
-        "limits": [{"name": name, "most": most} for name, most in bounds.items() if most is not None],
         "totals": totals,
     }
 
@@ -203,8 +202,10 @@ def _strategies(t: Words) -> list[str]:
     return [name for name in registry.names("strategies") if t.has(f"strategy.{name}")]
 
 
-def _code(address: str, name: str, kind: str) -> list[tuple[str, str]]:
-    """How to ask the model from outside: (language, lines)."""
+def _code(address: str, model: Shown) -> list[tuple[str, str]]:
+    """How to ask the model from outside: (language, lines). By id where its name has hidden characters."""
+    name = model["name"] if visible(model["name"]) == model["name"] else model["id"]
+    kind = model["kind"]
     asked = {"image": "photo.jpg", "audio": "sound.wav", "text": "I was charged twice"}[kind]
     quoted = name.replace("'", "'\\''")
     data = f"-F input={asked!r}" if kind == "text" else f"-F input=@{asked}"

@@ -15,6 +15,8 @@ _UNBALANCED = 3.0
 _ELONGATED = 0.2
 _PARTS = ("train", "validation", "test")
 _LISTED = 5
+_LEAST = 0.0005
+"""Below this a difference is written as 0.0 points."""
 
 
 def warnings(t: Words, found: Mapping[str, Any]) -> list[Markup]:
@@ -195,8 +197,9 @@ def sentence(t: Words, verdict: _Verdict | None) -> Markup:
     if verdict is None:
         return t("verdict.without")
     where = "verdict.folds" if verdict.about == "the procedure" else "verdict.rows"
+    is_level = abs(verdict.difference) < _LEAST
     return t(
-        "verdict.more" if verdict.difference >= 0 else "verdict.less",
+        "verdict.same" if is_level else "verdict.more" if verdict.difference > 0 else "verdict.less",
         points=f"{100 * abs(verdict.difference):.1f}",
         metric=t(f"metric.{verdict.metric}"),
         baseline=isolated(verdict.baseline, 40),

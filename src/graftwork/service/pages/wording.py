@@ -11,7 +11,7 @@ from starlette.requests import Request
 LANGUAGES = {"en": "English", "zh": "中文"}
 COOKIE = "language"
 _FOLDER = Path(__file__).parent / "words"
-_SPOKEN = "js."
+_SPOKEN = ("js.", "metric.", "state.", "problem.")
 
 
 @cache
@@ -41,10 +41,8 @@ class Words:
         return key in self._words
 
     def spoken(self) -> dict[str, str]:
-        """What the scripts say, without the prefix."""
-        said = {key: word for key, word in self._words.items() if key.startswith(_SPOKEN)}
-        metrics = {key: word for key, word in self._words.items() if key.startswith(("metric.", "state."))}
-        return {key.removeprefix(_SPOKEN): word for key, word in (metrics | said).items()}
+        """What the scripts say; theirs alone without the prefix."""
+        return {key.removeprefix("js."): word for key, word in self._words.items() if key.startswith(_SPOKEN)}
 
 
 def language_of(request: Request) -> str:
@@ -52,7 +50,7 @@ def language_of(request: Request) -> str:
     for said in (request.query_params.get("language"), request.cookies.get(COOKIE)):
         if said in LANGUAGES:
             return said
-    wanted = []
+    wanted: list[tuple[float, int, str]] = []
     for one in request.headers.get("accept-language", "")[:500].split(","):
         name, _, weight = one.strip().partition(";q=")
         language = name[:2].lower()

@@ -64,6 +64,11 @@ export function upload(file, told = () => {}) {
 export function tell(where, error) {
   where.replaceChildren();
   if (!error) return;
+  if (knows(`problem.${error.code}`)) {
+    const title = document.createElement("p"), bold = document.createElement("b");
+    bold.textContent = t(`problem.${error.code}`);
+    title.append(bold); where.append(title);
+  }
   const said = document.createElement("p");
   said.textContent = error.message ?? String(error);
   where.append(said);

@@ -128,6 +128,7 @@ function addRow() {
 
 addRow(); addRow();
 at("class-more").addEventListener("click", () => addRow().name.focus());
+at("class-form").addEventListener("input", () => tell(at("class-wrong"), null));
 at("class-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const where = at("class-wrong");

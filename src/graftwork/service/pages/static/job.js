@@ -77,7 +77,10 @@ const heard = {
   curve(one) { points.push(one); draw(); },
   state({ state }) {
     if (TERMINAL.has(state)) { source.close(); location.reload(); return; }
-    at("stage").textContent = t(`state.${state}`);
+    at("stage").textContent = t(`now.${state}`);
+    const chip = at("state").firstElementChild;
+    chip.textContent = t(`state.${state}`);
+    chip.className = `chip ${state === "running" ? "live" : "mid"}`;
     if (state === "cancelling" && at("cancel")) at("cancel").disabled = true;
     if (state === "queued") at("bar").removeAttribute("value");
   },
@@ -105,6 +108,7 @@ function listen() {
   };
   for (const kind of [...Object.keys(heard), "message"]) source.addEventListener(kind, take);
   source.onerror = async () => {
+    at("stage").textContent = t("lost");
     if (source.readyState !== EventSource.CLOSED) return;  // the browser tries again by itself
     try { if ((await ask("GET", path)).is_terminal) return location.reload(); } catch (error) { if (error.status === 404 || error.status === 401) return location.reload(); }
     setTimeout(listen, 3000);
@@ -117,7 +121,7 @@ if (!job.terminal) {
   setInterval(clock, 1000);
   at("cancel")?.addEventListener("click", () => attempt(null, at("job-wrong"), async () => {
     at("cancel").disabled = true;
-    at("stage").textContent = t("state.cancelling");
+    at("stage").textContent = t("now.cancelling");
     try { const now = await ask("POST", `${path}/cancel`); if (now?.is_terminal) location.reload(); } catch (error) { at("cancel").disabled = false; throw error; }
   }));
 }

@@ -142,7 +142,7 @@ at("correct")?.addEventListener("submit", (event) => {
   event.preventDefault();
   const said = at("truth").value.trim();
   // what is known only apart from case or space is meant to be the known one
-  const label = labels.find((one) => one === said) ?? labels.find((one) => one.trim().toLowerCase() === said.toLowerCase()) ?? said;
+  const label = labels.find((one) => visible(one) === said) ?? labels.find((one) => one.trim().toLowerCase() === said.toLowerCase()) ?? said;
   const about = asked;
   if (!label || !about) return;
   attempt(event.submitter, at("correct-wrong"), async () => {
