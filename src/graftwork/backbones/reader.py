@@ -1,20 +1,26 @@
 """A process of its own that reads contents which nobody vouches for, under limits: what `serving` asks.
 
-Contents come over a socket, which is its standard input, and inputs of a network go back as JSON and plain
-arrays: whoever takes this process over through a decoder can send numbers, and nothing that is executed.
+It is asked over a socket, its standard input. A network's inputs go back through memory that both ends
+share, and what they are as JSON: whoever takes this process over through a decoder can send numbers, and
+nothing that is executed.
 """
 
 import ctypes
 import json
+import mmap
 import os
 import pickle
 import resource
 import signal
+import struct
 import sys
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from graftwork.backbones import images, preparation, restore
 from graftwork.backbones.base import Backbone, BackboneState
@@ -23,6 +29,11 @@ from graftwork.errors import GraftworkError, Unreadable
 from graftwork.rows import Contents, Kind, Rows
 
 READY = b"ready"
+LEARN, FORGET, READ = b"learn.", b"forget", b"read.."
+"""What a message begins with; the reading's number follows, then what is to be learnt or read."""
+NUMBER = struct.Struct("<q")
+AREA = 64_000_000
+"""Bytes of the shared memory; pages that nothing was written to take none."""
 WARM = (images, preparation)  # imported before the first content comes
 
 
@@ -44,10 +55,13 @@ class Whole:
         return restore(self.state)
 
 
-def main(most_bytes: int) -> None:
-    """Answer until the other end closes. most_bytes: beyond what a reading takes before any content."""
+def main(area: int, most_bytes: int) -> None:
+    """Answer until the other end closes.
+
+    area: descriptor of the shared memory. most_bytes: beyond what a reading takes before any content.
+    """
     _die_with_parent()
-    connection = Connection(os.dup(0))
+    connection, shared = Connection(os.dup(0)), mmap.mmap(area, AREA)
     quiet = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):  # decoders written in C complain there
         os.dup2(quiet, standard)
@@ -55,36 +69,43 @@ def main(most_bytes: int) -> None:
     readings: dict[int, Reading] = {}
     while True:
         try:
-            number, pickled, stale = pickle.loads(connection.recv_bytes())
-            content = connection.recv_bytes()
+            message = memoryview(connection.recv_bytes())
         except (EOFError, ConnectionError):
             return
-        for one in stale:
-            readings.pop(one, None)
-        if pickled is not None:
+        verb, rest = bytes(message[: len(READ)]), message[len(READ) :]
+        (number,), content = NUMBER.unpack_from(rest), rest[NUMBER.size :]
+        if verb == LEARN:
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-            readings[number] = pickle.loads(pickled)
+            readings[number] = pickle.loads(content)
             _limit(most_bytes)
-        _answer(connection, readings[number], content)
+        elif verb == FORGET:
+            del readings[number]
+        else:
+            told = _read(readings[number], bytes(content), shared)
+            connection.send_bytes(json.dumps(told).encode())
 
 
-def _answer(connection: Connection, reading: Reading, content: bytes) -> None:
+def _read(reading: Reading, content: bytes, shared: mmap.mmap) -> dict[str, Any]:
+    """What is told of a content; its inputs lie in `shared` then, and their lengths behind them."""
     try:
         prepared = reading(content)
         arrays = [array for window in prepared.windows for array in window] + [prepared.lengths]
-        shapes = [[array.dtype.str, array.shape] for array in arrays]
-        told = {"windows": len(prepared.windows), "arrays": shapes}
+        if sum(array.nbytes for array in arrays) > AREA:
+            return {"unreadable": f"gives a network more than {AREA // 1_000_000} MB"}
+        first = 0
+        for array in arrays:
+            np.frombuffer(shared, array.dtype, array.size, first).reshape(array.shape)[...] = array
+            first += array.nbytes
+        shapes = [(array.dtype.str, array.shape) for array in arrays]
+        return {"windows": len(prepared.windows), "arrays": shapes}
     except Unreadable as error:
-        told, arrays = {"unreadable": str(error)}, []
+        return {"unreadable": str(error)}
     except MemoryError:
-        told, arrays = {"unreadable": "does not fit into memory"}, []
+        return {"unreadable": "does not fit into memory"}
     except GraftworkError as error:
-        told, arrays = {"failed": str(error)}, []
+        return {"failed": str(error)}
     except Exception as error:  # decoders raise anything, and the next content is another's
-        told, arrays = {"unreadable": f"broke its decoder ({type(error).__name__}: {error})"[:300]}, []
-    connection.send_bytes(json.dumps(told).encode())
-    for array in arrays:
-        connection.send_bytes(array.tobytes())
+        return {"unreadable": f"broke its decoder ({type(error).__name__}: {error})"[:300]}
 
 
 def _limit(most_bytes: int) -> None:
@@ -102,4 +123,4 @@ def _die_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

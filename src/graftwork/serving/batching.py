@@ -175,7 +175,8 @@ class Line:
             return
         with self._lock:
             self._put(row, outcome)
-            self._moved.notify()
+            if self._busy < self._way.runner.slots:
+                self._moved.notify()
 
     def _next_row(self) -> _Row | None:
         """The next waiting row whose request still matters; called with the lock held."""

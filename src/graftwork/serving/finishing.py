@@ -4,6 +4,8 @@ import asyncio
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +16,11 @@ from graftwork.serving import fanout
 from graftwork.serving.batching import Asked
 from graftwork.serving.records import Replies
 from graftwork.serving.tasks import Task
+
+LITTLE = 64
+"""Heads times rows that are applied on the loop itself."""
+Said = tuple[NDArray[np.float64], NDArray[np.bool_]]
+"""Probabilities and flags of one task's readable contents."""
 
 
 @dataclass(eq=False)
@@ -33,59 +40,58 @@ class Request(Asked):
 
 
 class Finishing:
-    """A thread that applies heads. Its answers reach a loop by one call for all that are ready."""
+    """Applies heads to all requests that were completed since the loop came round last, then answers them.
+
+    A little work is done on the loop itself, as to wake a thread for it would take longer.
+    """
 
     def __init__(self) -> None:
-        self._waiting: list[Request] = []
-        self._come = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._serve, name="heads", daemon=True)
-        self._thread.start()
+        self._waiting: dict[asyncio.AbstractEventLoop, list[Request]] = {}
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="heads")
 
     def put(self, request: Request) -> None:
-        with self._come:
-            self._waiting.append(request)
-            self._come.notify()
+        loop = request.answer.get_loop()
+        with self._lock:
+            come = self._waiting.setdefault(loop, [])
+            come.append(request)
+        if len(come) == 1:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(self._finish, loop)
 
     def close(self) -> None:
-        """End it, once all that was put is answered."""
-        with self._come:
-            self._closed = True
-            self._come.notify()
-        self._thread.join()
+        self._thread.shutdown(cancel_futures=True)
 
-    def _serve(self) -> None:
-        while True:
-            with self._come:
-                while not (self._waiting or self._closed):
-                    self._come.wait()
-                requests, self._waiting = self._waiting, []
-            if not requests:
-                return
-            groups: defaultdict[str, list[Request]] = defaultdict(list)
-            for request in requests:
-                groups[request.tasks[0].fingerprint].append(request)
-            told: defaultdict[asyncio.AbstractEventLoop, list[_Told]] = defaultdict(list)
-            for together in groups.values():
-                for request, outcome in zip(together, _outcomes(together), strict=True):
-                    told[request.answer.get_loop()].append((request.answer, outcome))
-            for loop, answers in told.items():
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(_tell, answers)
+    def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            requests = self._waiting.pop(loop)
+        groups: defaultdict[str, list[Request]] = defaultdict(list)
+        for request in requests:
+            groups[request.tasks[0].fingerprint].append(request)
+        for together in groups.values():
+            if sum(len(one.tasks) * len(one.contents) for one in together) <= LITTLE:
+                _tell(together, _outcomes(together))
+            else:
+                self._thread.submit(_finish_apart, loop, together)
+
+
+def _finish_apart(loop: asyncio.AbstractEventLoop, requests: list[Request]) -> None:
+    outcomes = _outcomes(requests)
+    with suppress(RuntimeError):  # as above
+        loop.call_soon_threadsafe(_tell, requests, outcomes)
 
 
 _Outcome = list[Replies] | BaseException
-_Told = tuple["asyncio.Future[list[Replies]]", _Outcome]
 
 
-def _tell(answers: Sequence[_Told]) -> None:
-    for future, outcome in answers:
-        if future.done():
+def _tell(requests: Sequence[Request], outcomes: Sequence[_Outcome]) -> None:
+    for request, outcome in zip(requests, outcomes, strict=True):
+        if request.answer.done():
             continue  # whoever asked has gone
         if isinstance(outcome, BaseException):
-            future.set_exception(outcome)
+            request.answer.set_exception(outcome)
         else:
-            future.set_result(outcome)
+            request.answer.set_result(outcome)
 
 
 def _outcomes(requests: Sequence[Request]) -> list[_Outcome]:
@@ -120,14 +126,13 @@ def _readable(request: Request) -> IntArray:
     return np.array([i for i in range(len(request.contents)) if i not in request.unreadable], dtype=np.int64)
 
 
-def _replies(request: Request, task: Task, said: Iterator[fanout.Said]) -> Replies:
+def _replies(request: Request, task: Task, said: Iterator[Said]) -> Replies:
     """Of `task`, whose answers come next, to every input of the request."""
     readable, count = _readable(request), len(request.contents)
     probabilities: NDArray[np.float64] = np.full((count, len(task.labels)), np.nan)
     unknown: NDArray[np.bool_] = np.zeros(count, dtype=np.bool_)
     if len(readable):
-        found = next(said)
-        probabilities[readable], unknown[readable] = found.probabilities, found.unknown
+        probabilities[readable], unknown[readable] = next(said)
     places = enumerate(request.index.tolist())
     reasons = {i: request.unreadable[k] for i, k in places if k in request.unreadable}
     return Replies(task.labels, probabilities[request.index], unknown[request.index], reasons)

@@ -72,7 +72,7 @@ class Pool:
         """The one asked last at the end."""
         with self._lock:
             held = dict(self._held)
-        now = time.monotonic()
+        now, tasks = time.monotonic(), self._tasks.counted()
         return [
             Held(
                 fingerprint,
@@ -82,7 +82,7 @@ class Pool:
                 one.way.precision,
                 one.backbone.width,
                 one.bytes,
-                self._tasks.count(fingerprint),
+                tasks.get(fingerprint, 0),
                 one.line.rows,
                 now - one.line.last,
             )

@@ -1,8 +1,12 @@
 """Contents read by processes under limits: one that takes too much memory or time is killed and replaced."""
 
+import fcntl
 import json
+import math
+import mmap
 import os
 import pickle
+import select
 import signal
 import socket
 import subprocess
@@ -18,10 +22,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from graftwork.backbones.reader import AREA, FORGET, LEARN, NUMBER, READ, READY
 from graftwork.backbones.served import Prepared, Reading
 from graftwork.errors import GraftworkError, Unreadable, WorkError
 
-READY = b"ready"
 STARTING_S = 60.0
 """What a new reader may take to come up on a busy machine."""
 _HEADER = 1_000_000
@@ -156,22 +160,32 @@ class _Process:
         self._knows: set[int] = set()
         self._ready = self.ended = False
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                # -P: nothing is imported from the folder that the server was started in
-                [sys.executable, "-P", "-m", "graftwork.backbones.reader", str(most_bytes)],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env=_environment(),
-            )
         self._connection = Connection(ours.detach())
+        self._answered = select.poll()
+        self._answered.register(self._connection.fileno(), select.POLLIN)
+        area = _shared()
+        self._shared = mmap.mmap(area, AREA)
+        with theirs:
+            try:
+                self._process = subprocess.Popen(
+                    # -P: nothing is imported from the folder that the server was started in
+                    [sys.executable, "-P", "-m", "graftwork.backbones.reader", str(area), str(most_bytes)],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    env=_environment(),
+                    pass_fds=(area,),
+                )
+            finally:
+                os.close(area)
 
     def wait_ready(self) -> None:
         """Raises WorkError where it does not come up."""
         if self._ready:
             return
         try:
-            self._ready = self._connection.poll(STARTING_S) and self._connection.recv_bytes(64) == READY
+            self._ready = (
+                bool(self._answered.poll(STARTING_S * 1e3)) and self._connection.recv_bytes(64) == READY
+            )
         except (EOFError, OSError):
             self._ready = False
         if not self._ready:
@@ -183,14 +197,16 @@ class _Process:
     def read(self, known: Known, content: bytes, alive: set[int]) -> Prepared:
         """Raises Unreadable; WorkError where the content is not to blame."""
         self.wait_ready()
-        stale = tuple(self._knows - alive)
-        pickled = None if known.number in self._knows else known.pickled
-        self._knows = (self._knows - set(stale)) | {known.number}
-        begun = time.monotonic()
+        begun, number = time.monotonic(), NUMBER.pack(known.number)
         try:
-            self._connection.send_bytes(pickle.dumps((known.number, pickled, stale)))
-            self._connection.send_bytes(content)
-            if not self._connection.poll(self._most_seconds):
+            for stale in self._knows - alive:
+                self._knows.discard(stale)
+                self._connection.send_bytes(FORGET + NUMBER.pack(stale))
+            if known.number not in self._knows:
+                self._knows.add(known.number)
+                self._connection.send_bytes(LEARN + number + known.pickled)
+            self._connection.send_bytes(READ + number + content)
+            if not self._answered.poll(self._most_seconds * 1e3):
                 self.end()
                 raise Unreadable(f"takes too long to read (more than {self._most_seconds:g} s)")
             told = json.loads(self._connection.recv_bytes(_HEADER))
@@ -204,10 +220,14 @@ class _Process:
         raise Unreadable(told["unreadable"]) if "unreadable" in told else WorkError(told["failed"])
 
     def _prepared(self, told: Any) -> Prepared:
-        arrays = []
-        for kind, shape in told["arrays"]:
-            content = self._connection.recv_bytes(self._most_bytes)
-            arrays.append(np.frombuffer(content, np.dtype(kind)).reshape(shape))
+        arrays, first = [], 0
+        for name, shape in told["arrays"]:
+            kind, count = np.dtype(name), math.prod(shape)
+            if kind.hasobject or min(shape, default=1) < 0:
+                raise ValueError(f"an array of {kind} {shape}")
+            # a copy: the next content's inputs will lie there
+            arrays.append(np.frombuffer(self._shared, kind, count, first).reshape(shape).copy())
+            first += arrays[-1].nbytes
         *inputs, lengths = arrays
         each, rest = divmod(len(inputs), told["windows"])
         if rest or not each or lengths.shape != (told["windows"],):
@@ -231,6 +251,16 @@ class _Process:
         self._process.wait()
 
 
+def _shared() -> int:
+    """A descriptor of memory to share, which the other end can neither shrink nor let grow."""
+    area = os.memfd_create("reader", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(area, AREA)
+    fcntl.fcntl(area, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return area
+
+
 def _environment() -> dict[str, str]:
     path = os.pathsep.join(one for one in sys.path if one)
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    # memory of one picture is kept for the next: to fetch it anew takes as long as to decode
+    kept = {"MALLOC_TRIM_THRESHOLD_": "64000000", "MALLOC_MMAP_THRESHOLD_": "32000000"}
+    return {**os.environ, **kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

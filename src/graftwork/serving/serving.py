@@ -42,7 +42,7 @@ class Serving:
         offline: bool = False,
     ) -> None:
         self._most, self._waiting, self._refused = queue, 0, 0
-        self._tasks = Tasks(head_memory=head_memory, offline=offline)
+        self._tasks = Tasks(head_memory, offline=offline)
         self._readers = Readers(cores() if readers is None else readers, reading_bytes, reading_seconds)
         self._pool = Pool(backbone_memory, self._tasks, self._readers)
         self._finishing = Finishing()
@@ -61,14 +61,12 @@ class Serving:
             shared: defaultdict[str, list[int]] = defaultdict(list)
             for i, task in enumerate(tasks):
                 shared[task.fingerprint].append(i)
-            # an item asked twice is computed once
-            numbers: dict[Item, int] = {}
-            index = np.array([numbers.setdefault(item, len(numbers)) for item in items], dtype=np.int64)
+            contents, index = _distinct(items)
             requests: list[Request] = []
             try:
                 for fingerprint, members in shared.items():
                     about = [tasks[i] for i in members]
-                    requests.append(await self._asked(fingerprint, about, list(numbers), index))
+                    requests.append(await self._asked(fingerprint, about, contents, index))
                 replies = await asyncio.gather(*(request.answer for request in requests))
             finally:
                 for request in requests:
@@ -101,8 +99,7 @@ class Serving:
             **self._pool.figures(),
             "readers": self._readers.count,
             "readers_replaced": self._readers.replaced,
-            "heads": self._tasks.count(),
-            "head_bytes": self._tasks.bytes,
+            **self._tasks.figures(),
         }
 
     async def drain(self) -> None:
@@ -151,6 +148,15 @@ class Serving:
             request = Request(contents, features, tasks, index, answer, self._finishing)
             if loaded.line.ask(request):
                 return request
+
+
+def _distinct(items: Sequence[Item]) -> tuple[Sequence[Item], IntArray]:
+    """Each item once, and where each lies among those: an item asked twice is computed once."""
+    if len(items) == 1:
+        return items, np.zeros(1, np.int64)
+    numbers: dict[Item, int] = {}
+    index = [numbers.setdefault(item, len(numbers)) for item in items]
+    return list(numbers), np.array(index, dtype=np.int64)
 
 
 def _require_kind(task: Task, items: Sequence[Item]) -> None:
