@@ -471,3 +471,14 @@ def test_a_picture_that_is_none_is_an_unreadable_row(tmp_path: Path, content: Ca
     data = datasets.load(to_load(tmp_path / "data", done.at, False)[0], confined=True)
     found = inspect(data)
     assert list(found.unreadable) == ["dark/bad.jpg"] and len(data) == 9
+
+
+# What goes out
+
+
+def test_a_table_that_goes_out_holds_no_formula() -> None:
+    from graftwork.wire import cell
+
+    dangerous = ["=1+1", "+1+1", "-2+3", "@SUM(1)", "\tx", "\r=1", "=cmd|' /C calc'!A0"]
+    assert [cell(one) for one in dangerous] == [f"'{one}" for one in dangerous]
+    assert [cell(one) for one in ("-1", "+2.5", "a=b", "", "cat")] == ["-1", "+2.5", "a=b", "", "cat"]

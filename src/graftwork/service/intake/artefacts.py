@@ -45,7 +45,8 @@ def take(archive: Path, work: Path, limits: Limits, room: int | None) -> Path:
     except Problem:
         raise
     except GraftworkError as error:
-        raise _refused(str(error).replace(str(folder), "it")) from error
+        said = str(error).replace(f"{folder}/", "").replace(str(folder), "it")
+        raise _refused(said) from error
     except (
         ValueError,
         KeyError,
