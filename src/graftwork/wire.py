@@ -189,6 +189,17 @@ def answer(name: str, answers: Answers, i: int) -> dict[str, Any]:
     }
 
 
+def cell(text: str) -> str:
+    """A text as a cell of a CSV file: what a spreadsheet would run as a formula begins with an apostrophe."""
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text  # a number, such as the label -1
+
+
 def plain(value: Any) -> Any:
     """Settings as strategies record them -> plain JSON: numpy scalars and tuples become Python's own."""
     if isinstance(value, Mapping):

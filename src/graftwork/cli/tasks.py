@@ -183,7 +183,10 @@ def predict(
     quiet: Quiet = False,
     offline: Offline = False,
 ) -> None:
-    """Answer for new rows: CSV (input,label,probability,unknown), or JSON lines with --json."""
+    """Answer for new rows: CSV (input,label,probability,unknown), or JSON lines with --json.
+
+    What a spreadsheet would take for a formula begins with an apostrophe in the CSV, not in the JSON.
+    """
     import csv
 
     from graftwork import artefact as artefacts
@@ -208,7 +211,8 @@ def predict(
             else:
                 probability = f"{line['probability']:.4f}" if "label" in line else ""
                 unknown = line.get("unknown", "")
-                writer.writerow((name, line.get("label", ""), probability, unknown, line.get("error", "")))
+                said = (line.get("label", ""), probability, unknown, line.get("error", ""))
+                writer.writerow([wire.cell(str(one)) for one in (name, *said)])
     if failed:
         raise RequestError(
             f"{failed} of the inputs could not be read (see their error); the others were answered"
