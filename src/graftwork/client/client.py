@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from graftwork.client.records import Answer, Dataset, Event, File, Job, Model, record
 from graftwork.client.transport import Refused, Transport
-from graftwork.errors import RequestError
+from graftwork.errors import RequestError, WorkError
 
 if TYPE_CHECKING:
     import httpx
@@ -315,16 +315,22 @@ class Client:
             parts: dict[str, Any] = {"json": {**asked, "inputs": list(batch)}}
         else:
             forms = [("input", (None, one) if isinstance(one, str) else one) for one in batch]
-            named = [("model", (None, name)) for name in models]
+            named = [("models", (None, name)) for name in models]
             parts = {"files": [*named, *forms], "params": {} if top is None else {"top": top}}
         try:
-            said = self._send("POST", "/v1/predict", **parts)["answers"]
+            said = self._send("POST", "/v1/predict", **parts)
         except Refused as problem:
             if problem.code != "unreadable-input":
                 raise
             name = batch[0] if isinstance(batch[0], str) else batch[0][0]
             return [[Answer(name, error=str(problem))] for _ in models]
-        return [[record(Answer, one) for one in each["answers"]] for each in said]
+        try:
+            return [[record(Answer, one) for one in each["answers"]] for each in said["answers"]]
+        except (KeyError, TypeError) as error:
+            raise WorkError(
+                f"{self._transport.url} answered in a form that is not understood; is it graft serve, and of "
+                "this version?"
+            ) from error
 
     def _fetch(self, path: str, file: IO[bytes]) -> "httpx.Response":
         """GET into `file`, from its beginning."""

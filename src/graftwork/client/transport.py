@@ -88,7 +88,7 @@ class Transport:
                 if answer.is_success:
                     return answer
                 error = problem(answer)
-                if answer.status_code not in _PASSING:
+                if not _passes(answer):
                     raise error
                 seconds = max(pause, _retry_after(answer))
             if time.monotonic() + seconds > until:
@@ -109,11 +109,7 @@ class Transport:
 
 def problem(answer: "httpx.Response") -> Busy | RequestError | WorkError:
     """The error that an answer without success is."""
-    try:
-        said = answer.json()
-    except ValueError:
-        said = {}
-    said = said if isinstance(said, dict) else {}
+    said = _said(answer)
     if answer.status_code == 429:
         return Busy(str(said.get("detail") or "the service is busy; try again"), _retry_after(answer))
     if answer.status_code >= 500:
@@ -122,6 +118,20 @@ def problem(answer: "httpx.Response") -> Busy | RequestError | WorkError:
             f"the service failed ({answer.status_code}: {detail}; request {said.get('request_id')})"
         )
     return Refused(said, answer.status_code)
+
+
+def _said(answer: "httpx.Response") -> dict[str, Any]:
+    """The problem's JSON; empty where something else than the service answered."""
+    try:
+        said = answer.json()
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _passes(answer: "httpx.Response") -> bool:
+    """Whether the same request may succeed in a while; a spent quota is for its owner to mend."""
+    return answer.status_code in _PASSING and _said(answer).get("code") != "quota-exceeded"
 
 
 def _unreachable(url: str, failure: Exception) -> WorkError:

@@ -60,7 +60,8 @@ async def question(request: Request, limits: Limits) -> Question:
         form, given = await _from_form(request, limits)
         fields = {**query, **form}
     else:
-        fields, given = query, [_from_body(await request.body(), media, said)]
+        fields = query
+        given = [_from_body(await request.body(), media, said, query.get("name"))]
     names, several = _models(fields, limits)
     if not given:
         raise bad_request(
@@ -198,7 +199,7 @@ async def _from_form(request: Request, limits: Limits) -> tuple[dict[str, str], 
     return fields, given
 
 
-def _from_body(body: bytes, media: str | None, said: str | None) -> Given:
+def _from_body(body: bytes, media: str | None, said: str | None, name: str | None) -> Given:
     if not body:
         raise bad_request("an empty body seen; expected a picture, a recording, a text, or JSON with inputs")
     family = (media or "").partition("/")[0]
@@ -207,7 +208,7 @@ def _from_body(body: bytes, media: str | None, said: str | None) -> Given:
             f"{plain_name(said or '', 80)!r} seen; expected application/json, multipart/form-data, image/*, "
             "audio/* or text/plain"
         )
-    return Given("input 1", body, media)
+    return Given(_short(name or "input 1"), body, media)
 
 
 def _models(fields: Mapping[str, Any], limits: Limits) -> tuple[list[str], bool]:

@@ -91,6 +91,12 @@ _DOCUMENT: dict[str, Any] = {
         {"name": "model", "in": "query", "schema": _TEXT, "description": "id or name"},
         {"name": "models", "in": "query", "schema": _TEXT, "description": "several, with commas between"},
         {"name": "top", "in": "query", "schema": _TOP},
+        {
+            "name": "name",
+            "in": "query",
+            "schema": _TEXT,
+            "description": "of an input that is the body itself",
+        },
     ],
     "requestBody": {
         "required": True,
