@@ -16,7 +16,7 @@ from graftwork.service import idempotency
 from graftwork.service.context import Service
 from graftwork.service.database import Database
 from graftwork.service.database.tables import Answered, Owner
-from graftwork.service.idempotency import Created, once
+from graftwork.service.idempotency import Created, IdempotencyKey, once
 from graftwork.service.problems import Problem
 from graftwork.service.security import new_owner
 from graftwork.service.strict import router as strict_router
@@ -27,7 +27,7 @@ things = strict_router("things")
 
 @things.post("/things")
 @things.post("/others")
-def post_things(request: Request, asked: dict[str, Any]) -> JSONResponse:
+def post_things(request: Request, asked: dict[str, Any], key: IdempotencyKey = None) -> JSONResponse:
     def make(session: Session) -> Created:
         owner = new_owner(session, f"{asked['name']}-{time.time_ns()}")
         if asked.get("broken"):

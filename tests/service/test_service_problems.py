@@ -108,9 +108,10 @@ def test_a_thousand_faults_are_told_by_the_first_hundred(client: Any) -> None:
 
 def test_a_path_of_wrong_form_is_404_and_a_wrong_method_405(client: Any) -> None:
     problem_in(client.post("/v1/rows/one", json={"files": []}), 404, "not-found")
-    answer = client.get("/v1/rows/1")
-    problem_in(answer, 405, "method-not-allowed")
-    assert answer.headers["allow"] == "POST"
+    for path, allowed in (("/v1/rows/1", "POST"), ("/v1/keys/x", "DELETE, GET"), ("/sign-out", "POST")):
+        answer = client.put(path)
+        problem_in(answer, 405, "method-not-allowed")
+        assert answer.headers["allow"] == allowed
 
 
 def test_a_missing_body_is_told_of(client: Any) -> None:

@@ -276,6 +276,14 @@ def test_a_query_that_is_odd_is_refused_or_of_no_effect(service: Service) -> Non
     assert tried > 100
 
 
+def test_every_create_takes_an_idempotency_key(service: Service) -> None:
+    for path, routes in create_app(service).openapi()["paths"].items():
+        creates = "post" in routes and {"201", "202"} & set(routes["post"]["responses"])
+        if creates and not path.endswith("/cancel"):
+            names = {one["name"] for one in routes["post"].get("parameters", [])}
+            assert "Idempotency-Key" in names, path
+
+
 def test_every_route_that_takes_json_reads_it_strictly(service: Service) -> None:
     for route in iter_route_contexts(create_app(service).routes):
         original = route.original_route

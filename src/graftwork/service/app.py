@@ -1,5 +1,7 @@
 """The application: every route behind one front, every failure a problem, and the document of it all."""
 
+import re
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -80,7 +82,18 @@ def _refuse(request: Request, error: Exception) -> Response:
     problem = problem_of(error)
     if problem is None:
         raise error
+    if problem.status == 405:  # the router names the methods of the first route alone
+        problem = replace(problem, headers={"Allow": _allowed(request) or problem.headers["Allow"]})
     return refusal(problem, request, request.state.request_id)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of all routes with the request's path; empty for a page."""
+    methods: set[str] = set()
+    for path, routes in request.app.openapi()["paths"].items():
+        if re.fullmatch(re.sub(r"{\w+}", "[^/]+", path), request.url.path):
+            methods.update(method.upper() for method in routes)
+    return ", ".join(sorted(methods))
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from graftwork.service.context import caller, service
 from graftwork.service.database import Database
 from graftwork.service.database.tables import Answered
-from graftwork.service.problems import Pointer, Problem, bad_request
+from graftwork.service.problems import Pointer, Problem
 
 HEADER = "Idempotency-Key"
 KEPT_S = 48 * 3600.0
@@ -24,10 +24,12 @@ KEPT_S = 48 * 3600.0
 IdempotencyKey = Annotated[
     str | None,
     Header(
-        alias=HEADER, description="chosen by you, at most 255 letters; the same key again creates nothing"
+        alias=HEADER,
+        pattern="^[ -~]{1,255}$",
+        description="chosen by you, for each request another; the same again creates nothing",
     ),
 ]
-"""A parameter of every create, so that the document tells of it; `once` reads the header itself."""
+"""A parameter of every create: it is checked there, and `once` takes it from the request."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def once(request: Request, payload: Any, make: Callable[[Session], Created]) -> 
     "idempotency-key-reused" for another payload or route. Of two at the same time one waits for the other.
     """
     database, owner = service(request).database, caller(request).owner_id
-    key = _key(request)
+    key = request.headers.get(HEADER)
     if key is None:
         with database.write() as session:
             return make(session).response()
@@ -99,16 +101,6 @@ def _again(found: Answered, digest: str) -> JSONResponse:
 def _found(database: Database, owner: str, key: str) -> Answered | None:
     with database.read() as session:
         return session.get(Answered, (owner, key))
-
-
-def _key(request: Request) -> str | None:
-    said = request.headers.get(HEADER)
-    if said is not None and not (0 < len(said) <= 255 and said.isascii() and said.isprintable()):
-        raise bad_request(
-            f"{HEADER} takes 1 to 255 printable ASCII letters, this has {len(said)}",
-            Pointer(f"header:{HEADER}", "1 to 255 printable ASCII letters"),
-        )
-    return said
 
 
 def sweep(database: Database) -> None:
