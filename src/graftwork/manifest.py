@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -97,7 +98,7 @@ def read(folder: Path) -> tuple[Manifest, str]:
     try:
         with path.open("rb") as file:
             text = file.read(LARGEST + 1)
-        said = json.loads(text, parse_constant=_refused) if len(text) <= LARGEST else None
+        said = _parsed(text) if len(text) <= LARGEST else None
     except FileNotFoundError as error:
         raise ArtefactError(f"{folder} is no artefact: it has no manifest.json; try: graft fit") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -116,6 +117,17 @@ def read(folder: Path) -> tuple[Manifest, str]:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ArtefactError(f"{path} is damaged at {where}: {first['msg']}; restore a copy") from error
+
+
+def _parsed(text: bytes) -> Any:
+    """The JSON of a manifest, which can be written as JSON again; raises ValueError."""
+    said = json.loads(text.decode("utf-8"), parse_constant=_refused)
+    if _SURROGATE.search(text):  # half a character, which no other program could be sent
+        json.dumps(said, ensure_ascii=False).encode("utf-8")
+    return said
+
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def _refused(number: str) -> None:
@@ -171,9 +183,15 @@ def content(folder: Path, manifest: Manifest, name: str) -> bytes:
 
 def _place(folder: Path, name: str) -> Path:
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise ArtefactError(f"{folder} names a file outside itself ({name!r}); do not trust it")
-    if not path.is_file():
+    try:
+        inside, there = path.resolve().is_relative_to(folder.resolve()), path.is_file()
+    except (OSError, ValueError) as error:
+        raise ArtefactError(
+            f"{folder} names a file {name[:80]!r}, which cannot be; do not trust it"
+        ) from error
+    if not inside:
+        raise ArtefactError(f"{folder} names a file outside itself ({name[:80]!r}); do not trust it")
+    if not there:
         raise ArtefactError(f"{folder} is incomplete: {name} is missing; restore a copy or fit again")
     return path
 

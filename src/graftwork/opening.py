@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from graftwork import paths, registry
 from graftwork.backbones.base import Backbone, BackboneState
-from graftwork.errors import ArtefactError
+from graftwork.errors import ArtefactError, FeatureWidth
 from graftwork.examples import probe_rows
 from graftwork.manifest import Manifest, SourceEntry, content, inspect
 from graftwork.model import Familiarity, Head, Model, softmax
@@ -34,7 +34,7 @@ HEADER = 4_000_000
 """Bytes that the header of a file of arrays may take: far more than any network's tensors need."""
 _WRONG = (
     LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError, RuntimeError,
-    MemoryError,
+    MemoryError, FeatureWidth,
 )  # fmt: skip
 """What configurations and arrays that do not belong together raise."""
 

@@ -37,7 +37,7 @@ def answer(asked: Sequence[tuple[Task, IntArray]], features: NDArray[np.float32]
         most = max(1, BLOCK_BYTES // (8 * features.shape[1] * classes))
         for part in (members[start : start + most] for start in range(0, len(members), most)):
             index = np.concatenate([asked[i][1] for i in part])
-            seen = features[index].astype(np.float64).reshape(len(part), count, -1)
+            seen = features[index].astype(np.float64).reshape(len(part), count, features.shape[1])
             for i, probabilities in zip(part, _linear([asked[i][0].head for i in part], seen), strict=True):
                 found[i] = probabilities
     return [
