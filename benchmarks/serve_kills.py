@@ -28,19 +28,22 @@ from typing import Any
 
 import httpx
 import psutil
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
 import common
 from graftwork import manifest
 from graftwork.service.database import Database
 from graftwork.service.database.tables import TERMINAL, Event, File, Job, Model
+from graftwork.service.jobs import names
 from graftwork.service.settings import Settings
 from serve_common import operator_key
 
 MOMENTS = 200
 VICTIMS = ("server", "workers", "everything")
 BETWEEN_S = (0.2, 5.0)
-"""From one moment to the next, once the server answers."""
+"""From one moment to the next, once the server answers, for every other moment."""
+AT_WORK_S, WITHIN_S = 12.0, (0.0, 2.0)
+"""For the others: how long a job under way is waited for, and then the moment."""
 PATIENCE_S = 180.0
 
 
@@ -75,6 +78,7 @@ class Client(threading.Thread):
                 return
 
     def _upload(self) -> str:
+        time.sleep(self.chance.uniform(0, 0.2))
         content = self.chance.randbytes(self.chance.choice((100, 10_000, 400_000))) + b"\0"
         return self._send("some.dat", content)
 
@@ -212,9 +216,10 @@ def one_round(folder: Path, moments: int, seed: int) -> dict[str, Any]:
     clients = [Client(server.url, key, 1000 * seed + n, uploads=n < 2) for n in range(5)]
     for client in clients:
         client.start()
-    killed, left, broken = Counter[str](), 0, 0
+    database = Database(Settings(root.resolve()).url)
+    killed, left, broken, at_work = Counter[str](), 0, 0, 0
     for _ in range(moments):
-        time.sleep(chance.uniform(*BETWEEN_S))
+        at_work += _moment(chance, database)
         victim = chance.choice(VICTIMS)
         killed[victim] += 1
         doomed = server.kill(victim)
@@ -228,13 +233,15 @@ def one_round(folder: Path, moments: int, seed: int) -> dict[str, Any]:
         client.over.set()
     for client in clients:
         client.join(PATIENCE_S)
-    waited = _wait_for_jobs(root)
-    audit = _audited(root, clients)
+    waited = _wait_for_jobs(database)
+    audit = _audited(root, database, clients)
+    database.close()
     status = server.stop()
     broken += not _is_whole(root, folder / "copy")
     return {
         "seed": seed,
         "killed": dict(killed),
+        "killed_while_a_job_ran": at_work,
         **audit,
         "broken_databases": broken,
         "processes_left": left,
@@ -244,21 +251,41 @@ def one_round(folder: Path, moments: int, seed: int) -> dict[str, Any]:
     }
 
 
-def _wait_for_jobs(root: Path) -> float:
-    database, begun = Database(Settings(root.resolve()).url), time.monotonic()
+def _moment(chance: random.Random, database: Database) -> bool:
+    """Wait until it has come; whether a job was under way then."""
+    if chance.random() < 0.5:
+        time.sleep(chance.uniform(*BETWEEN_S))
+    else:
+        until = time.monotonic() + AT_WORK_S
+        while not _is_at_work(database) and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(chance.uniform(*WITHIN_S))
+    return _is_at_work(database)
+
+
+def _is_at_work(database: Database) -> bool:
+    with database.read() as session:
+        workers = session.scalars(select(Job.worker).where(Job.state == "running")).all()
+    return any(worker is not None and not names.is_dead(worker) for worker in workers)
+
+
+def _count(database: Database, which: ColumnElement[bool]) -> int:
+    with database.read() as session:
+        return session.scalar(select(func.count()).where(which)) or 0
+
+
+def _wait_for_jobs(database: Database) -> float:
+    begun = time.monotonic()
     while time.monotonic() - begun < PATIENCE_S:
-        with database.read() as session:
-            if not session.scalar(select(func.count()).where(Job.state.not_in(TERMINAL))):
-                break
+        if not _count(database, Job.state.not_in(TERMINAL)):
+            break
         time.sleep(0.2)
-    database.close()
     return time.monotonic() - begun
 
 
-def _audited(root: Path, clients: list[Client]) -> dict[str, Any]:
+def _audited(root: Path, database: Database, clients: list[Client]) -> dict[str, Any]:
     """The ledger against the database and the disk."""
     settings = Settings(root.resolve())
-    database = Database(settings.url)
     ledgers = [client.ledger for client in clients]
     with database.read() as session:
         files = {file.id: file for file in session.scalars(select(File))}
@@ -268,7 +295,6 @@ def _audited(root: Path, clients: list[Client]) -> dict[str, Any]:
         gaps = session.execute(
             select(Event.job_id).group_by(Event.job_id).having(func.max(Event.seq) != func.count())
         ).all()
-    database.close()
     successes = Counter(job for job, data in said if data["state"] == "succeeded")
     of = Counter(model.job_id for model in models)
     inspections = {job.dataset_id: job for job in jobs.values() if job.kind == "inspect"}
@@ -354,6 +380,7 @@ def record(rounds: list[dict[str, Any]]) -> None:
     figures = {
         "moments": sum(total("killed").values()),
         "killed": total("killed"),
+        "killed_while_a_job_ran": sum(one["killed_while_a_job_ran"] for one in rounds),
         "acknowledged": total("acknowledged"),
         "asked_again": sum(one["asked_again"] for one in rounds),
         "jobs": total("jobs"),

@@ -24,8 +24,8 @@ from graftwork.service.jobs.desk import Desk
 from graftwork.service.problems import Problem
 from graftwork.service.settings import Settings, from_json
 
-NICENESS = 10
-"""Predictions go first."""
+NICENESS = 5
+"""Of the warm process, and twice that of a job's: predictions go first."""
 CHECKPOINT_S = "5"
 _PR_SET_PDEATHSIG = 1
 
@@ -67,6 +67,7 @@ def _begin(parent: int) -> None:
     """A process of its own kind: its own group, first to go where memory is short."""
     die_with(parent)
     os.setsid()
+    os.nice(NICENESS)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
