@@ -3,7 +3,7 @@
 import hashlib
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from graftwork.errors import GraftworkError
 from graftwork.service import ids, work
@@ -23,6 +23,8 @@ from graftwork.service.jobs import queue
 from graftwork.service.jobs.desk import Desk
 from graftwork.service.problems import Problem
 from graftwork.service.settings import Settings
+
+Row = TypeVar("Row", bound=Base)
 
 
 class Shop:
@@ -103,7 +105,7 @@ class Shop:
             desk.fail("invalid-data", str(error))
         return self.get(Job, job.id)
 
-    def get(self, table: Any, key: str) -> Any:
+    def get(self, table: type[Row], key: str) -> Row:
         with self.database.read() as session:
             found = session.get(table, key)
             assert found is not None
