@@ -1,30 +1,127 @@
-"""A service that listens, in this process: for tests that need real connections."""
+"""A server of the service in a process of its own: for tests of what only a real one does."""
 
-import threading
-import time
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import uvicorn
+import httpx
 
-from graftwork.service.app import create_app
-from graftwork.service.context import Service
+from graftwork.service.database import Database
+from graftwork.service.database.tables import OPERATOR, Scope
+from graftwork.service.security import new_key
+from graftwork.service.settings import Limits, Settings
+
+
+@dataclass(frozen=True)
+class Running:
+    """said: what it printed when it was ready, {url, link}. key: of scope admin, the operator's."""
+
+    settings: Settings
+    said: dict[str, Any]
+    key: str
+    process: subprocess.Popen[str]
+
+    @property
+    def url(self) -> str:
+        return str(self.said["url"])
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.url.removeprefix("http://").rsplit(":", 1)
+        return host, int(port)
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30)
+
+    def talk(self, *parts: bytes, pause: float = 0.0, seconds: float = 10.0) -> bytes:
+        """All that comes back for raw bytes, until the server closes or is silent for `seconds`.
+
+        pause: between two parts; what the server says ends the sending.
+        """
+        heard = b""
+        with socket.create_connection(self.address, timeout=seconds) as line:
+            try:
+                for part in parts:
+                    if select.select([line], [], [], pause)[0] and pause:
+                        break
+                    line.sendall(part)
+            except OSError:
+                pass  # closed while we were still sending: what it says is there to be read
+            try:
+                while piece := line.recv(1 << 16):
+                    heard += piece
+            except TimeoutError:
+                return heard + b"\n[still open]"
+            except OSError:
+                pass
+        return heard
+
+    def header(self, first: str, **more: str) -> bytes:
+        """A request's header with the key."""
+        lines = {
+            "Host": ":".join(map(str, self.address)),
+            "Authorization": f"Bearer {self.key}",
+            **{name.replace("_", "-"): value for name, value in more.items()},
+        }
+        return "\r\n".join([f"{first} HTTP/1.1", *(f"{a}: {b}" for a, b in lines.items()), "", ""]).encode()
+
+    def end(self, how: signal.Signals = signal.SIGTERM, seconds: float = 30.0) -> int:
+        """Send the signal and wait; the exit status."""
+        self.process.send_signal(how)
+        return self.process.wait(seconds)
 
 
 @contextmanager
-def listening(service: Service) -> Iterator[str]:
-    """The address of `service` on a free port of this machine, until the block ends."""
-    config = uvicorn.Config(create_app(service), port=0, lifespan="off", log_level="error", ws="none")
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
+def running(
+    root: Path, home: Path, limits: dict[str, Any] | None = None, **changes: Any
+) -> Iterator[Running]:
+    """`serve` with these settings until the block ends. home: its GRAFT_HOME."""
+    changes = {"port": 0, "workers": 0, "readers": 1, "offline": True, "drain": 10.0, **changes}
+    settings = Settings(root.resolve(), limits=Limits(**(limits or {})), **changes)
+    plan = json.dumps({"root": str(settings.root), "limits": limits or {}, "changes": changes})
+    process = subprocess.Popen(
+        [sys.executable, __file__, plan],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "GRAFT_HOME": str(home), "HF_HUB_OFFLINE": "1"},
+    )
     try:
-        until = time.monotonic() + 20
-        while not server.started:
-            assert thread.is_alive() and time.monotonic() < until, "the server did not start"
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"http://127.0.0.1:{port}"
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert said, f"the server ended with status {process.wait(10)} before it was ready"
+        yield Running(settings, json.loads(said), operator_key(settings), process)
     finally:
-        server.should_exit = True
-        thread.join()
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def operator_key(settings: Settings, scope: Scope = "admin") -> str:
+    """A new key, written into the database beside the running server."""
+    database = Database(settings.url)
+    try:
+        with database.write() as session:
+            return new_key(session, OPERATOR, "test", scope, None)[1]
+    finally:
+        database.close()
+
+
+def main() -> None:
+    from graftwork.service.server import serve
+
+    plan = json.loads(sys.argv[1])
+    settings = Settings(Path(plan["root"]), limits=Limits(**plan["limits"]), **plan["changes"])
+    serve(settings, lambda ready: print(json.dumps({"url": ready.url, "link": ready.link}), flush=True))
+
+
+if __name__ == "__main__":
+    main()

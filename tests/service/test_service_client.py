@@ -15,8 +15,8 @@ from graftwork.errors import Busy, GraftworkError, RequestError, WorkError
 from graftwork.service.context import Service
 from graftwork.service.database import tables
 from graftwork.service.jobs import queue
+from tiny_listening import listening
 from tiny_models import LABELS, add_model, caller_of, service_with_models
-from tiny_server import listening
 from tiny_service import key_of
 
 TABLE = b"text,label\na,x\nb,y\n"
