@@ -22,8 +22,8 @@ from graftwork.service.jobs import queue
 from graftwork.service.jobs.desk import Desk
 from graftwork.service.models import Models
 from graftwork.serving import Serving
+from tiny_listening import listening
 from tiny_models import caller_of
-from tiny_server import listening
 from tiny_service import key_of, make_service
 
 CLASSES = ("0", "1", "7")
