@@ -60,7 +60,7 @@ def service_with_models(root: Path, **changes: Any) -> Service:
     return made
 
 
-def toy_artefact(folder: Path, seed: int = 0) -> Path:
+def toy_artefact(folder: Path, seed: int = 0, report: str = REPORT) -> Path:
     """A saved artefact of the kind text; loads where `toys.register` was called."""
     weights = np.random.default_rng(seed).normal(size=(toys.WIDTH, 3)) / 50
     return artefact.save(
@@ -70,7 +70,7 @@ def toy_artefact(folder: Path, seed: int = 0) -> Path:
         result={"scores": {"test": {"accuracy": {"value": 0.9, "low": 0.8, "high": 0.95}}}},
         versions={"graftwork": "0"},
         created="2026-01-01T00:00:00+00:00",
-        report=REPORT,
+        report=report,
         probe=probe_rows("text", [b"where is my parcel", "例子".encode()]),
     )
 

@@ -103,7 +103,7 @@ def answers(given: Sequence[Given], replies: Replies, top: int | None) -> list[s
     """
     labels = replies.labels
     probabilities = replies.probabilities
-    best = np.nan_to_num(probabilities).argmax(axis=1).tolist()
+    best = probabilities.argmax(axis=1).tolist()
     unknown = replies.unknown.tolist()
     said = []
     for i, one in enumerate(given):
