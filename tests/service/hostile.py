@@ -212,6 +212,21 @@ def web_page_named_jpg() -> bytes:
     return b"<!doctype html><script>alert(1)</script>"
 
 
+def wav_that_lies(frames: int = 500_000_000) -> bytes:
+    """A recording that says it is hours long and holds a second."""
+    body = bytes(32_000)
+    layout = struct.pack("<IHHIIHH", 16, 1, 1, 16_000, 32_000, 2, 16)
+    return (
+        b"RIFF"
+        + struct.pack("<I", 2 * frames + 36)
+        + b"WAVEfmt "
+        + layout
+        + b"data"
+        + struct.pack("<I", 2 * frames)
+        + body
+    )
+
+
 # What runs code when it is read
 
 

@@ -61,6 +61,21 @@ def test_files_with_labels_become_rows_by_their_names(shop: Shop) -> None:
     assert made.inspection["classes"] == ["<b>dark</b>/..", "<b>ligh</b>/.."]
 
 
+def test_recordings_in_an_archive_become_a_dataset_and_a_bomb_among_them_an_unreadable_row(
+    shop: Shop, tmp_path: Path
+) -> None:
+    from tiny_sounds import class_folders
+
+    folder = class_folders(tmp_path / "sounds", 12)
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.wav")}
+    label = next(iter(files)).split("/")[0]
+    made = shop.dataset(
+        ("sounds.zip", hostile.zip_of({**files, f"{label}/lies.wav": hostile.wav_that_lies()}))
+    )
+    assert (made.state, made.kind) == ("ready", "audio"), made.problem
+    assert made.inspection is not None and list(made.inspection["unreadable"]) == [f"{label}/lies.wav"]
+
+
 @pytest.mark.parametrize(
     ("files", "code", "word"),
     [
@@ -95,7 +110,7 @@ def test_a_dataset_that_cannot_be_learnt_from_is_refused_in_one_line(
 def test_columns_that_say_nothing_are_offered_to_choose_from(shop: Shop) -> None:
     content = b"one,two,three\n" + b"".join(b"some words %d,more words,%d\n" % (i, i % 2) for i in range(10))
     made = shop.dataset(("t.csv", content))
-    assert made.problem is not None
+    assert made.problem is not None and "with the option label" in made.problem["detail"]
     assert (made.problem["code"], made.problem["columns"]) == ("columns-unclear", ["one", "two", "three"])
     made = shop.dataset(("t.csv", content), text="one", label="three")
     assert (made.state, made.kind) == ("ready", "text")

@@ -142,7 +142,7 @@ def _named(sent: Sequence[Sent], contents: Path) -> Arranged:
     if not any(is_table(Path(name)) for name in taken):
         such = shown(sent[0].name)
         raise bad_request(
-            f"{such} has no label and is no table or archive; give each file a label, or {EXPECTED}"
+            f"{such} has no label and is no table or archive; give each file a label; {EXPECTED}"
         )
     return Arranged(file_name(sent[0].name, "file 1") if len(sent) == 1 else "", 0)
 

@@ -31,9 +31,12 @@ def is_silent(path: PurePosixPath) -> bool:
 
 
 def file_name(said: str, otherwise: str) -> str:
-    """A user's name for a file as one that can lie in a folder; `otherwise` where nothing of it can."""
+    """A user's name for a file as one that can lie in a folder; else `otherwise`, with its suffix."""
     last = unicodedata.normalize("NFC", without_hidden(re.split(r"[/\\]", said)[-1])).strip()
-    return otherwise if not last or _reason(last) is not None or last.startswith(".") else last
+    if last and _reason(last) is None and not last.startswith("."):
+        return last
+    suffix = re.search(r"\.[a-z0-9]{1,10}$", last.lower())
+    return otherwise + (suffix[0] if suffix else "")
 
 
 def shown(name: str) -> str:

@@ -17,6 +17,8 @@ TEXT_BYTES = 500_000_000
 PARQUET_BYTES = 4_000_000_000
 """Of a Parquet table's columns in memory."""
 _BATCH = 256
+_SMALL = 100_000_000
+"""Bytes up to which a table may be packed as tightly as it likes."""
 
 
 def check(path: Path, name: str, limits: Limits, rows: int | None) -> None:
@@ -95,6 +97,7 @@ def _check_parquet(path: Path, name: str, limits: Limits, rows: int | None) -> N
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    size = path.stat().st_size
     try:
         with pq.ParquetFile(
             path, thrift_string_size_limit=50_000_000, thrift_container_size_limit=1_000_000
@@ -107,9 +110,10 @@ def _check_parquet(path: Path, name: str, limits: Limits, rows: int | None) -> N
             # read in pieces: a few packed bytes may stand for a value a million times
             for batch in file.iter_batches(batch_size=_BATCH):
                 total += batch.nbytes
-                if total > PARQUET_BYTES:
+                if total > min(PARQUET_BYTES, max(_SMALL, limits.ratio * size)):
                     raise bad_request(
-                        f"{name} takes more than {PARQUET_BYTES / 1e9:.0f} GB unpacked; send it in parts"
+                        f"{name} ({size / 1e6:,.1f} MB) takes more than {total / 1e6:,.0f} MB unpacked; "
+                        "send it in parts, without values that are said thousands of times"
                     )
     except (pa.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,6 +1,6 @@
 """What jobs do: one module a kind. Runs in a process of its own, which may be killed at any moment."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import ModuleType
 
@@ -21,22 +21,25 @@ def run(job: Job, desk: Desk) -> None:
     try:
         work(job, desk)
     except Problem as problem:
-        problem.detail = _said(job, desk).text(problem.detail)
+        problem.detail = _said(job, desk).problem(problem.detail)
         raise
     except GraftworkError as error:
-        error.args = (_said(job, desk).text(str(error)),)
+        error.args = (_said(job, desk).problem(str(error)),)
         raise
 
 
-def warm() -> None:
-    """Import what any job needs, and do nothing else: processes are forked from one that has."""
+def warm() -> Iterator[None]:
+    """Import what any job needs, step by step, and do nothing else: processes are forked from one that has."""
+    for name in _MODULES.values():
+        import_module(f"{__name__}.{name}")
+        yield
+    for name in ("torch", "transformers", "sklearn.linear_model", "pyarrow.parquet", "PIL.Image"):
+        import_module(name)
+        yield
     from graftwork.backbones.converted import openvino
 
     openvino()  # by the one way that reports to nobody and starts no thread
-    for name in _MODULES.values():
-        import_module(f"{__name__}.{name}")
-    for name in ("torch", "transformers", "sklearn.linear_model", "pyarrow.parquet", "PIL.Image"):
-        import_module(name)
+    yield
 
 
 def _module(kind: str) -> ModuleType:

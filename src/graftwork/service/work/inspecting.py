@@ -85,9 +85,9 @@ def _require_rows(rows: int, quotas: Quotas) -> None:
 def _problem(error: Problem | GraftworkError, said: Said) -> dict[str, Any]:
     if isinstance(error, ColumnsUnclear):
         columns = [said.text(name)[:1_000] for name in error.columns[:LISTED]]
-        return {"code": "columns-unclear", "detail": said.text(str(error)), "columns": columns}
+        return {"code": "columns-unclear", "detail": said.problem(str(error)), "columns": columns}
     code = error.code if isinstance(error, Problem) else "invalid-data"
-    return {"code": code, "detail": said.text(str(error))}
+    return {"code": code, "detail": said.problem(str(error))}
 
 
 def _record(found: Inspection, said: Said) -> dict[str, Any]:

@@ -13,6 +13,9 @@ from graftwork.service.intake.arrange import CONTENTS
 from graftwork.service.settings import Settings
 
 HERE = "(on the server)"
+_OPTION = re.compile(
+    r"--(text|file|label|group|split|source|strategy|metric|budget|baselines|resize|pooling|seed)\b"
+)
 _UNSAYABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -35,6 +38,10 @@ class Said:
         if self._own is not None:
             text = self._own.sub("", text)
         return _UNSAYABLE.sub("\ufffd", self._places.sub(HERE, text))
+
+    def problem(self, text: str) -> str:
+        """An error's words: as `text`, and options of the command line by their names alone."""
+        return _OPTION.sub(r"the option \1", self.text(text))
 
     def json(self, value: Any) -> Any:
         """The same for every text in plain JSON, keys included."""
