@@ -1,10 +1,13 @@
 """The whole way in one process: a zip of class folders, its inspection, a fit, a prediction, a download."""
 
 import io
+import re
+import shutil
 import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +131,19 @@ def test_from_a_zip_to_a_prediction(
         data.delete()
         assert not service.settings.private(caller_of(service).owner_id).exists()
         assert Artefacts(service.settings.artefacts).digests() == set()
+
+
+def test_the_python_of_the_documentation_runs(
+    service: Service, tmp_path: Path, brisk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "service.md").read_text("utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    shutil.copy(str(files("graftwork") / "packaged" / "messages.csv"), tmp_path / "tickets.csv")
+    monkeypatch.chdir(tmp_path)
+    key = key_of(service, "ann")
+    working = worker(service, 2, monkeypatch)
+    with listening(service) as url:
+        code = block.replace("http://127.0.0.1:8000", url)
+        exec(compile(code, "service.md", "exec"), {"key": key})
+    working.join()
+    assert (tmp_path / "here" / "tickets.graft" / "manifest.json").is_file()
