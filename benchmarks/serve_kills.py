@@ -79,8 +79,8 @@ class Client(threading.Thread):
 
     def _upload(self) -> str:
         time.sleep(self.chance.uniform(0, 0.2))
-        content = self.chance.randbytes(self.chance.choice((100, 10_000, 400_000))) + b"\0"
-        return self._send("some.dat", content)
+        content = self.chance.randbytes(self.chance.choice((100, 10_000, 200_000))).hex().encode()
+        return self._send("some.txt", content)
 
     def _fit(self) -> None:
         file = self._send("table.csv", _table(self.chance))

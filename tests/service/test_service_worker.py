@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from sqlalchemy import text
 
 from graftwork.service.database import Database
 from graftwork.service.database.tables import TERMINAL, Job
@@ -148,6 +149,16 @@ def test_a_job_over_its_memory_or_time_is_ended_with_the_reason(
     assert all(job.attempt == 1 for job in found)
 
 
+@once
+def test_a_job_does_not_wait_until_all_is_imported(
+    database: Database, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOY_WARM", str(tmp_path / "never"))
+    start()
+    jobs = [ask(database, "answer") for _ in range(2)]
+    assert [ended(database, job).state for job in jobs] == ["succeeded"] * 2
+
+
 def test_a_cancel_ends_work_that_does_not_listen_and_all_it_started(
     database: Database, start: Start, tmp_path: Path
 ) -> None:
@@ -193,6 +204,22 @@ def test_a_killed_workers_job_is_taken_up_from_its_checkpoint(
     assert (found.state, found.attempt, found.kills) == ("succeeded", 2, 1)
     assert is_gone(process)
     assert one.workers != [doomed]
+
+
+@pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
+def test_a_database_that_drops_its_connections_costs_no_job(
+    database: Database, start: Start, tmp_path: Path
+) -> None:
+    start()
+    job = ask(database, "sleep", seconds=3, name=str(tmp_path / "name"))
+    written(tmp_path / "name")
+    drop = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    for _ in range(3):
+        with database.read() as session:
+            session.execute(text(f"{drop} AND pid <> pg_backend_pid()"))
+        time.sleep(0.5)
+    found = ended(database, job)
+    assert (found.state, found.attempt, found.kills) == ("succeeded", 1, 0)
 
 
 def test_the_job_of_a_worker_of_another_machine_waits_for_its_lease(database: Database) -> None:
@@ -275,7 +302,7 @@ def test_folders_of_runs_that_are_over_are_removed_at_the_start(
 
 def test_the_process_that_jobs_are_forked_from_has_no_thread_and_reports_to_nobody() -> None:
     code = (
-        "import sys, threading; from graftwork.service import work; work.warm();"
+        "import sys, threading; from graftwork.service import work; list(work.warm());"
         "print(threading.active_count(), sys.modules.get('openvino_telemetry'), 'openvino' in sys.modules)"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from graftwork.service.jobs.desk import Desk
 from graftwork.service.problems import Problem
 
 
-def warm() -> None:
-    """Nothing to import."""
+def warm() -> Iterator[None]:
+    """Nothing to import, slowly."""
+    while not Path(os.environ.get("TOY_WARM", "/")).exists():
+        time.sleep(0.01)
+        yield
 
 
 def run(job: Job, desk: Desk) -> None:

@@ -6,15 +6,15 @@ the difference; read it before it is kept.
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
 from graftwork.errors import RequestError, WorkError
 from graftwork.service.database.connect import Database
+
+if TYPE_CHECKING:  # Alembic is imported where it is used: workers never use it
+    from alembic.config import Config
 
 STEPS = Path(__file__).parent / "migrations"
 LOCK = 0x67726166  # any number that no other program's lock has
@@ -27,6 +27,9 @@ def migrate(database: Database) -> None:
     """
     if database.is_sqlite and database.engine.url.database:
         _make_room(Path(database.engine.url.database).parent)
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
     with database.connect() as connection:
         if not database.is_sqlite:  # SQLite's writing transaction is a lock already
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
@@ -52,10 +55,14 @@ def _make_room(folder: Path) -> None:
 
 def version(connection: Connection) -> str | None:
     """The last step that the database has taken; None before the first."""
+    from alembic.migration import MigrationContext
+
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def _config(connection: Connection) -> Config:
+def _config(connection: Connection) -> "Config":
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(STEPS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -65,6 +72,9 @@ def _config(connection: Connection) -> Config:
 
 def main() -> None:
     """Write the step from all earlier ones to tables.py."""
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
     database = Database("sqlite://")
     with database.connect() as connection:
         config = _config(connection)

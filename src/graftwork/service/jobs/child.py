@@ -1,6 +1,6 @@
 """`python -m graftwork.service.jobs.child`: a warm process from which each job's process is forked.
 
-It has imported what jobs need and done nothing else, so that a job starts at once and shares the memory of
+It imports what jobs need and does nothing else, so that a job starts at once and shares the memory of
 what was imported. It reads one JSON object a line: what a Worker was told, then {job, attempt} for each job;
 it answers {"ready"}, then {"process"} and {"status"} for each. Everything else goes to stderr.
 """
@@ -9,12 +9,13 @@ import ctypes
 import importlib
 import json
 import os
+import select
 import signal
 import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 from graftwork.errors import GraftworkError, RequestError
 from graftwork.service.database import Database
@@ -41,18 +42,33 @@ def main() -> None:
     die_with(told["worker"])
     os.nice(NICENESS)
     settings, work = from_json(json.dumps(told["settings"])), importlib.import_module(told["work"])
-    work.warm()
     print(json.dumps({"ready": os.getpid()}), file=answers)
-    while line := sys.stdin.readline():
-        asked = json.loads(line)
-        mine = os.getpid()
-        process = os.fork()
-        if process == 0:
-            _begin(mine)
-            os._exit(_attempt(work, settings, asked["job"], asked["attempt"]))
-        print(json.dumps({"process": process}), file=answers)
-        _, status = os.waitpid(process, 0)
-        print(json.dumps({"status": os.waitstatus_to_exitcode(status)}), file=answers)
+    for _ in work.warm():  # a job that is asked for meanwhile imports by itself what it needs
+        while _is_asked():
+            if not _served(work, settings, answers):
+                return
+    while _served(work, settings, answers):
+        pass
+
+
+def _is_asked() -> bool:
+    # what is asked comes a line at a time, each after the answer to the last: nothing is in the buffer
+    return bool(select.select([sys.stdin], [], [], 0)[0])
+
+
+def _served(work: ModuleType, settings: Settings, answers: TextIO) -> bool:
+    """Do the next job in a process of its own; False where the worker asks for no more."""
+    if not (line := sys.stdin.readline()):
+        return False
+    asked, mine = json.loads(line), os.getpid()
+    process = os.fork()
+    if process == 0:
+        _begin(mine)
+        os._exit(_attempt(work, settings, asked["job"], asked["attempt"]))
+    print(json.dumps({"process": process}), file=answers)
+    _, status = os.waitpid(process, 0)
+    print(json.dumps({"status": os.waitstatus_to_exitcode(status)}), file=answers)
+    return True
 
 
 def die_with(parent: int) -> None:

@@ -22,7 +22,7 @@ DIED = -signal.SIGKILL
 
 
 class Nursery:
-    """The warm process; started at once, ready some seconds later. One job at a time."""
+    """The warm process; started at once, and soon ready. One job at a time."""
 
     def __init__(self, told: Mapping[str, Any], environment: Mapping[str, str]) -> None:
         command = [sys.executable, "-P", "-m", "graftwork.service.jobs.child"]

@@ -60,7 +60,7 @@ class Supervisor:
         """End the workers: their jobs go back to the queue; those not gone in time are killed."""
         self._over.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(seconds)
         processes = [place.process for place in self._places if place.process is not None]
         for process in processes:
             process.terminate()
@@ -84,20 +84,21 @@ class Supervisor:
 
     def _tend(self, place: _Place, now: float, database: Database) -> None:
         if place.process is not None and place.process.poll() is not None:
-            place.delay = (
-                SHORT_S if now - place.born > SOUND_S else min(2 * place.delay or SHORT_S, LONGEST_S)
-            )
-            place.again = now + place.delay
-            log.warning(
-                "worker %d ended with status %d; another starts in %.0f s",
-                place.process.pid,
-                place.process.returncode,
-                place.delay,
-            )
+            said = f"worker {place.process.pid} ended with status {place.process.returncode}"
             place.process = None
+            self._put_off(place, now, said)
             self._claimable(database)
         if place.process is None and now >= place.again:
-            place.process, place.born = self._begin(), now
+            try:
+                place.process, place.born = self._begin(), now
+            except OSError as error:  # out of memory or processes, which may pass
+                self._put_off(place, now, f"a worker could not be started ({error.strerror})")
+
+    def _put_off(self, place: _Place, now: float, said: str) -> None:
+        sound = now - place.born > SOUND_S
+        place.delay = SHORT_S if sound else min(2 * place.delay or SHORT_S, LONGEST_S)
+        place.again = now + place.delay
+        log.warning("%s; another starts in %.0f s", said, place.delay)
 
     def _begin(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-P", "-m", "graftwork.service.jobs.worker"]

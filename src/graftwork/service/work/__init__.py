@@ -29,7 +29,7 @@ def run(job: Job, desk: Desk) -> None:
 
 
 def warm() -> Iterator[None]:
-    """Import what any job needs, step by step, and do nothing else: processes are forked from one that has."""
+    """Import what any job needs, step by step, and nothing else: processes are forked from one that has."""
     for name in _MODULES.values():
         import_module(f"{__name__}.{name}")
         yield
