@@ -141,7 +141,7 @@ def test_sqlite_keeps_a_rollback_journal_and_waits_for_the_disk(tmp_path: Path) 
         said = [
             session.scalar(text(f"PRAGMA {name}")) for name in ("journal_mode", "synchronous", "foreign_keys")
         ]
-    assert said == ["delete", 2, 1]
+    assert said == ["delete", 3, 1]
     database.close()
 
 

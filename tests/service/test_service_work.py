@@ -308,7 +308,7 @@ def test_warming_imports_all_kinds_of_work() -> None:
 
     from graftwork.service import work
 
-    work.warm()
+    list(work.warm())
     assert {
         f"graftwork.service.work.{name}" for name in ("inspecting", "ranking", "fitting", "importing")
     } <= set(sys.modules)

@@ -98,8 +98,9 @@ def _prepare(connection: Any, _: Any) -> None:
     # the driver must not begin transactions by itself: `_begin` says which kind is wanted
     connection.isolation_level = None
     cursor = connection.cursor()
-    # the rollback journal: write-ahead logs of SQLite before 3.51.3 can lose data with two connections
-    for pragma in ("journal_mode=DELETE", "synchronous=FULL", "foreign_keys=ON"):
+    # the rollback journal: write-ahead logs of SQLite before 3.51.3 can lose data with two connections.
+    # EXTRA: the journal's removal, which is the commit, is on the disk too before anything is acknowledged
+    for pragma in ("journal_mode=DELETE", "synchronous=EXTRA", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
