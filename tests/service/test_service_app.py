@@ -120,6 +120,17 @@ def test_a_body_larger_than_its_length_allows_is_413_before_it_is_read(client: A
     assert client.post("/v1/toys/raw", content=b"x" * 1_000).json() == {"bytes": 1_000}
 
 
+def test_a_strangers_body_is_no_larger_than_a_form(tmp_path: Path) -> None:
+    with client_of(make_service(tmp_path)) as stranger:
+        problem_in(stranger.post("/sign-in", content=b"x" * 1_000_001), 413)
+        assert stranger.post("/sign-in", data={"key": "x" * 100_000}).status_code == 403
+
+
+def test_nul_names_nothing(client: Any) -> None:
+    for path in ("/v1/usage?owner=%00", "/v1/jobs?dataset=a%00b", "/v1/keys/%00", "/%00"):
+        assert "NUL" in problem_in(client.get(path), 404)["detail"]
+
+
 def test_a_chunked_body_is_413_once_it_is_too_large(client: Any) -> None:
     def pieces() -> Iterator[bytes]:
         yield from (b"x" * 300 for _ in range(4))
@@ -143,18 +154,24 @@ def test_a_body_that_does_not_arrive_is_408() -> None:
     assert caught.value.status == 408 and caught.value.headers["Connection"] == "close"
 
 
-def test_a_body_that_arrives_byte_by_byte_is_408() -> None:
+def test_a_body_that_arrives_byte_by_byte_is_408(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("graftwork.service.bodies.time.monotonic", lambda: now)
+
     async def dripping() -> Any:
-        await asyncio.sleep(0.005)
+        nonlocal now
+        now += 1.0
+        await asyncio.sleep(0)
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     async def read() -> None:
-        body = Body(dripping, 1_000_000, 0.05)
+        body = Body(dripping, 1_000_000, 60.0)
         for _ in range(1_000):
             await body()
 
     with pytest.raises(Problem, match="fewer than"):
         asyncio.run(read())
+    assert 60 <= now < 65
 
 
 def test_waiting_for_the_client_to_leave_is_not_bounded() -> None:

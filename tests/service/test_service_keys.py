@@ -286,7 +286,27 @@ def test_deleting_an_owner_leaves_nothing_and_others_alone(filled: Any) -> None:
     assert _left(service, other) >= whole and len(_files_of(service, "bob")) == 5
 
 
-def test_running_jobs_are_cancelled_before_their_data_is_deleted(
+def test_running_jobs_are_told_to_end_before_their_data_is_deleted(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service(tmp_path / "s", database=database)
+    with client_of(service, key_of(service)) as ann:
+        id = ann.get("/v1/owners/me").json()["id"]
+        with service.database.write() as session:
+            queue.enqueue(session, id, "fit", {})
+        job = queue.claim(service.database, "worker", 60.0)
+        assert job is not None
+        ended = []
+
+        def worker(_: float) -> None:
+            ended.append(queue.finish(service.database, job.id, job.attempt, result={}))
+
+        monkeypatch.setattr("graftwork.service.erasing.time.sleep", worker)
+        assert ann.delete("/v1/owners/me/data").status_code == 204
+    assert ended == ["cancelled"]
+
+
+def test_a_job_that_does_not_end_may_not_write_any_more(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(erasing, "CANCEL_S", 0.2)

@@ -1,6 +1,9 @@
 """What owners may use: requests a minute, and what they have; what they have used."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +147,24 @@ def _caller_of(service: Service, name: str) -> str:
     key_of(service, name)
     with service.database.read() as session:
         return session.scalars(select(Owner.id).where(Owner.name == name)).one()
+
+
+def test_of_two_at_once_that_fit_alone_one_fits(service: Service) -> None:
+    caller, start = _caller(service), threading.Barrier(2)
+
+    def make(_: int) -> bool:
+        start.wait()
+        try:
+            with service.database.write() as session:
+                require(session, caller, replace(BOUNDS, jobs=1), "jobs", 1)
+                time.sleep(0.2)
+                session.add(_job(caller.owner_id, "queued"))
+        except Problem:
+            return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(make, range(2))) == [False, True]
 
 
 def test_an_owner_deleted_meanwhile_makes_nothing_more(service: Service) -> None:
