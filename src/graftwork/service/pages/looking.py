@@ -81,7 +81,7 @@ def job(t: Words, here: Service, caller: Caller, job_id: str) -> Shown:
         "job": found,
         "about": known["about"],
         "took": known["seconds"],
-        "ranked": _ranked(found),
+        **_ranked(found),
         **_told(t, found["result"] if found["kind"] == "fit" else None),
     }
 
@@ -123,9 +123,16 @@ def settings(here: Service, caller: Caller) -> Shown:
 
 
 def _told(t: Words, result: object) -> Shown:
-    """{result: what a fit says, told: its verdict in words}; None for both where it is no fit's."""
+    """What a fit says, its verdict in words, and its scores' axis; result None where it is no fit's."""
     told = telling.read(result)
-    return {"result": told, "told": None if told is None else telling.sentence(t, told.verdict)}
+    if told is None:
+        return {"result": None}
+    scores = [one["score"] for one in told.compared]
+    return {
+        "result": told,
+        "told": telling.sentence(t, told.verdict),
+        "axis": telling.axis((one.value, one.low, one.high) for one in scores),
+    }
 
 
 def _card(one: Shown) -> Shown:
@@ -165,10 +172,15 @@ def _refit(here: Service, caller: Caller, model: Shown) -> Shown:
     return {**asked["request"], **plain} if asked["kind"] == "fit" else plain
 
 
-def _ranked(job: Shown) -> list[Shown]:
-    """The sources that a ranking put in order, those without an estimate left out."""
+def _ranked(job: Shown) -> Shown:
+    """The sources that a ranking put in order, those without an estimate left out, and their axis."""
     sources = (job["result"] or {}).get("sources", []) if job["kind"] == "rank" else []
-    return [one for one in sources if (one.get("expected_accuracy") or {}).get("value") is not None]
+    ranked = [one for one in sources if (one.get("expected_accuracy") or {}).get("value") is not None]
+    scores = [one["expected_accuracy"] for one in ranked]
+    return {
+        "ranked": ranked,
+        "axis": telling.axis((one["value"], one.get("low"), one.get("high")) for one in scores),
+    }
 
 
 def _of_dataset(here: Service, caller: Caller, dataset_id: str) -> list[Shown]:

@@ -68,7 +68,7 @@ def job(request: Request, here: Here, caller: Who, job: str) -> Response:
 
 @router.get("/models/{model}")
 def model(request: Request, here: Here, caller: Who, model: str) -> Response:
-    address = str(request.base_url).rstrip("/")
+    address = (here.settings.address or str(request.base_url)).rstrip("/")
     return render(request, "model.html", **looking.model(_words(request), here, caller, model, address))
 
 

@@ -1,6 +1,7 @@
 """What an inspection and a result say, in sentences of the reader's language."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from markupsafe import Markup
@@ -30,7 +31,7 @@ def _of_rows(t: Words, found: Mapping[str, Any]) -> Iterator[Markup]:
         name, reason = next(iter(unreadable.items()))
         yield t(
             "warn.unreadable",
-            n=len(unreadable),
+            n=found.get("unreadable_rows") or len(unreadable),
             rows=found["rows"],
             name=isolated(name, 80),
             reason=isolated(reason, 200),
@@ -182,6 +183,15 @@ class Told(BaseModel):
             for name, scores, is_ours in named
             if self.metric in scores and scores[self.metric].value is not None
         ]
+
+
+def axis(scores: Iterable[tuple[float, float | None, float | None]]) -> tuple[float, float]:
+    """(start, end) in whole tenths, between which all (value, low, high) lie; a fifth apart at least."""
+    seen = [one for score in scores for one in score if one is not None]
+    if not seen:
+        return 0.0, 1.0
+    end = min(1.0, math.ceil(10 * max(seen)) / 10)
+    return max(0.0, min(math.floor(10 * min(seen)) / 10, end - 0.2)), end
 
 
 def read(result: object) -> Told | None:

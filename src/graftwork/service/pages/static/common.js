@@ -166,6 +166,29 @@ function localise(root = document) {
   }
 }
 
+const COLOURS = { queued: "mid", cancelling: "mid", running: "live", succeeded: "good", failed: "bad", cancelled: "" };
+
+/** Write a job's state into the chip that shows it. */
+export function showState(chip, state) {
+  chip.textContent = t(`state.${state}`);
+  chip.className = `chip ${COLOURS[state]}`;
+}
+
+/** Lines of jobs at work follow what becomes of them. */
+async function follow(lines) {
+  for (let left = [...lines]; left.length;) {
+    await new Promise((resolve) => setTimeout(resolve, 3000));
+    if (document.hidden) continue;
+    for (const line of left) {
+      try {
+        const job = await ask("GET", `/v1/jobs/${line.dataset.follows}`);
+        showState(line.querySelector(".chip"), job.state);
+        if (job.is_terminal) left = left.filter((one) => one !== line);
+      } catch { return; }
+    }
+  }
+}
+
 document.addEventListener("click", (event) => {
   const button = event.target.closest?.("[data-opens], [data-copies]");
   if (button?.dataset.opens) at(button.dataset.opens)?.showModal();
@@ -174,3 +197,4 @@ document.addEventListener("click", (event) => {
 // a file dropped beside its place must not replace the page
 for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
 localise();
+follow(document.querySelectorAll("[data-follows]"));

@@ -1,5 +1,5 @@
 // A job as it runs: its stages, its time, its curve; the page is loaded again once it has ended.
-import { ask, at, attempt, knows, language, percent, svg, t, visible } from "./common.js";
+import { ask, at, attempt, knows, language, percent, showState, svg, t, visible } from "./common.js";
 
 const job = at("job").dataset;
 const path = `/v1/jobs/${job.id}`;
@@ -36,31 +36,29 @@ function progress({ stage, done, total, unit, note }) {
   if (total) { at("bar").max = total; at("bar").value = Math.min(done, total); } else at("bar").removeAttribute("value");
 }
 
-const W = 560, H = 240, LEFT = 46, BOTTOM = 26, TOP = 8;
+const H = 240, LEFT = 46, BOTTOM = 26, TOP = 8;
 const points = [];
 function draw() {
-  const chart = at("curve").querySelector("svg");
   const said = points.flatMap((one) => [one.loss, one.validation]).filter(Number.isFinite);
   if (!said.length) return;
   at("curve").hidden = false;
+  const chart = at("curve").querySelector("svg");
+  const W = chart.clientWidth;  // drawn in true pixels, so that its letters stay as large as all others
+  chart.setAttribute("viewBox", `0 0 ${W} ${H}`);
+  at("held-out").hidden = !points.some((one) => Number.isFinite(one.validation));
   const epochs = points.map((one) => one.epoch);
   const first = Math.min(...epochs), last = Math.max(...epochs, first + 1);
   const most = Math.max(...said), least = Math.min(0, ...said);
   const x = (epoch) => LEFT + ((W - LEFT - 8) * (epoch - first)) / (last - first);
   const y = (value) => TOP + ((H - BOTTOM - TOP) * (most - value)) / (most - least || 1);
   const shown = [];
+  const write = (text, place) => { const label = svg("text", place); label.textContent = text; shown.push(label); };
   for (let i = 0; i <= 3; i++) {
     const value = least + ((most - least) * i) / 3;
     shown.push(svg("line", { class: "grid", x1: LEFT, x2: W, y1: y(value), y2: y(value) }));
-    const label = svg("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" });
-    label.textContent = value.toLocaleString(language, { maximumSignificantDigits: 2 });
-    shown.push(label);
+    write(value.toLocaleString(language, { maximumSignificantDigits: 2 }), { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" });
   }
-  for (const epoch of new Set([first, last])) {
-    const label = svg("text", { x: x(epoch), y: H - 4, "text-anchor": epoch === last ? "end" : "start" });
-    label.textContent = epoch.toLocaleString(language, { maximumFractionDigits: 1 });
-    shown.push(label);
-  }
+  for (const epoch of new Set([first, last])) write(epoch.toLocaleString(language, { maximumFractionDigits: 1 }), { x: x(epoch), y: H - 4, "text-anchor": epoch === last ? "end" : "start" });
   for (const [name, kind] of [["loss", ""], ["validation", "second"]]) {
     const line = points.filter((one) => Number.isFinite(one[name]));
     if (!line.length) continue;
@@ -70,17 +68,17 @@ function draw() {
   }
   chart.replaceChildren(...shown);
 }
+addEventListener("resize", draw);
 
 const TERMINAL = new Set(["succeeded", "failed", "cancelled"]);
 const heard = {
   progress,
   curve(one) { points.push(one); draw(); },
-  state({ state }) {
+  state({ state }, when) {
+    if (state === "running" && when) job.started = when;
     if (TERMINAL.has(state)) { source.close(); location.reload(); return; }
     at("stage").textContent = t(`now.${state}`);
-    const chip = at("state").firstElementChild;
-    chip.textContent = t(`state.${state}`);
-    chip.className = `chip ${state === "running" ? "live" : "mid"}`;
+    showState(at("state").firstElementChild, state);
     if (state === "cancelling" && at("cancel")) at("cancel").disabled = true;
     if (state === "queued") at("bar").removeAttribute("value");
   },
@@ -104,7 +102,7 @@ function listen() {
   const take = (event) => {
     const said = JSON.parse(event.data);
     const kind = said.kind ?? event.type;
-    heard[kind]?.(said.data ?? said);
+    heard[kind]?.(said.data ?? said, said.at);
   };
   for (const kind of [...Object.keys(heard), "message"]) source.addEventListener(kind, take);
   source.onerror = async () => {
