@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from graftwork.service.context import Service
+from graftwork.service.database import Database
 from graftwork.service.database.tables import Dataset
 from graftwork.service.jobs import queue
 from graftwork.service.settings import Quotas
@@ -17,8 +18,8 @@ from tiny_service import client_of, key_of, make_service, problem_in
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Service:
-    return make_service(tmp_path)
+def service(tmp_path: Path, database: Database) -> Service:
+    return make_service(tmp_path, database=database)
 
 
 @pytest.fixture
@@ -61,6 +62,9 @@ def test_a_dataset_is_inspected_by_a_job_of_its_own(service: Service, ann: Any) 
     assert job["kind"] == "inspect" and job["state"] == "queued" and job["dataset"] == said["id"]
     inspected(service, said["id"])
     assert ann.get(f"/v1/datasets/{said['id']}").json()["inspection"] == {"rows": 10}
+    (listed,) = ann.get("/v1/datasets").json()["items"]
+    Shape.model_validate(listed)
+    assert listed["id"] == said["id"] and listed["inspection"] is None
     assert ann.get(f"/v1/jobs/{said['job']}").json()["is_terminal"] is True
 
 

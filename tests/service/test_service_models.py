@@ -150,6 +150,16 @@ def test_an_artefact_replaced_under_root_is_opened_anew(service: Service, tmp_pa
     assert service.serving.forgotten == [folder.resolve()]  # type: ignore[attr-defined]  # an Echo
 
 
+def test_a_damaged_artefact_under_root_is_said_to_be_so(service: Service, tmp_path: Path) -> None:
+    folder = toy_artefact(tmp_path / "a.graft")
+    (folder / "manifest.json").write_text("{")
+    with client_of(service, key_of(service, OPERATOR)) as operator:
+        found = problem_in(operator.get("/v1/models/a"), 409, "artefact-damaged")
+        assert str(tmp_path) not in found["detail"]
+        toy_artefact(tmp_path / "b.graft")
+        assert operator.get("/v1/models/b").json()["place"] == "root"  # seen at once
+
+
 def test_another_owners_model_is_as_if_it_were_not(service: Service, tickets: str) -> None:
     with client_of(service, key_of(service, "bob")) as bob:
         for path in ("", "/report", "/artefact"):

@@ -1,5 +1,6 @@
 """The models that can be asked, in memory: those fitted or brought here, and those that lie under ROOT."""
 
+import logging
 import threading
 import time
 from bisect import bisect_right, insort
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import select
 
+from graftwork.errors import ArtefactError
 from graftwork.rows import Kind
 from graftwork.service.callers import Caller
 from graftwork.service.database import Database, tables
 from graftwork.service.database.tables import OPERATOR
-from graftwork.service.problems import not_found
+from graftwork.service.problems import Problem, not_found
 from graftwork.service.settings import Settings
 from graftwork.service.shapes import when
 from graftwork.serving.records import Shelved
@@ -29,6 +31,7 @@ LOOK_S = 1.0
 LATE_S = 600.0
 """An id is made before its row is committed, on a machine whose clock may differ, but never by so much."""
 _SHELF = "shelf_"
+LOG = logging.getLogger("graftwork.service")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ class Models:
         """As `get`, after another look where it finds none; raises a Problem (404) where there is none."""
         found = self.get(caller, said)
         if found is None:
+            if caller.owner == OPERATOR:
+                self._require_whole(_name_in(said) or said)
             self.look()
             found = self.get(caller, said)
         if found is None:
@@ -172,9 +177,19 @@ class Models:
     def close(self) -> None:
         self._looker.shutdown(wait=True)
 
+    def _require_whole(self, name: str) -> None:
+        """Look under ROOT at once; raise a Problem (409) where what lies there cannot be used."""
+        try:
+            self._shelf.get(name)
+        except ArtefactError as error:
+            detail = str(error).replace(str(self._settings.root.resolve()), "ROOT")
+            raise Problem(409, "artefact-damaged", detail) from error
+
     def _renew(self) -> None:
         try:
             self.look()
+        except Exception:
+            LOG.exception("the models could not be looked for; those known answer on")
         finally:
             self._looking = False
 

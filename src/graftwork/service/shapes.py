@@ -185,7 +185,7 @@ class Trouble(BaseModel):
 
 
 class Dataset(Shown):
-    """inspection: as `graft inspect --json`, once it is ready. corrections: rows added by POST rows."""
+    """inspection: as `graft inspect --json`, once it is ready; null in lists. corrections: rows added."""
 
     id: str
     name: str
@@ -212,7 +212,8 @@ class Row(Shown):
 
 
 class Job(Shown):
-    """progress: {stage, done, total, unit, note} as last heard. model: what a fit or an import gave."""
+    """progress: {stage, done, total, unit, note} as last heard. result: as the command of that name prints
+    with --json; null in lists. model: what a fit or an import gave."""
 
     id: str
     kind: JobKind
@@ -309,7 +310,8 @@ def file(row: tables.File) -> dict[str, Any]:
     }
 
 
-def dataset(row: tables.Dataset, corrections: int) -> dict[str, Any]:
+def dataset(row: tables.Dataset, corrections: int, *, brief: bool = False) -> dict[str, Any]:
+    """brief: as lists show it."""
     return {
         "id": row.id,
         "name": row.name,
@@ -320,7 +322,7 @@ def dataset(row: tables.Dataset, corrections: int) -> dict[str, Any]:
         "files": row.files,
         "options": row.options,
         "corrections": corrections,
-        "inspection": row.inspection,
+        "inspection": None if brief else row.inspection,
         "problem": row.problem,
         "job": row.job_id,
         "created": when(row.created),
@@ -338,7 +340,8 @@ def correction(row: tables.Correction) -> dict[str, Any]:
     }
 
 
-def job(row: tables.Job) -> dict[str, Any]:
+def job(row: tables.Job, *, brief: bool = False) -> dict[str, Any]:
+    """brief: as lists show it."""
     return {
         "id": row.id,
         "kind": row.kind,
@@ -347,7 +350,7 @@ def job(row: tables.Job) -> dict[str, Any]:
         "attempt": row.attempt,
         "request": row.request,
         "progress": row.progress,
-        "result": row.result,
+        "result": None if brief else row.result,
         "problem": row.problem,
         "dataset": row.dataset_id,
         "model": row.model_id,

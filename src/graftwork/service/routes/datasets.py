@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import Request
 from sqlalchemy import delete, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 from starlette.responses import Response
 
 from graftwork.service import ids, shapes, usage
@@ -167,10 +167,10 @@ def one(here: Service, caller: Caller, dataset: str) -> dict[str, Any]:
 def listed(here: Service, caller: Caller, cursor: str | None, limit: int) -> dict[str, Any]:
     """A page of the caller's datasets, as `shapes.Page[shapes.Dataset]`."""
     with here.database.read() as session:
-        wanted = select(Dataset).where(Dataset.owner_id == caller.owner_id)
+        wanted = select(Dataset).where(Dataset.owner_id == caller.owner_id).options(defer(Dataset.inspection))
         found = page(session, wanted, Dataset, cursor, limit)
         counts = _corrections(session, [row.id for row in found.items])
-        return found.json([shapes.dataset(row, counts.get(row.id, 0)) for row in found.items])
+        return found.json([shapes.dataset(row, counts.get(row.id, 0), brief=True) for row in found.items])
 
 
 def _require_files(session: Session, caller: Caller, body: shapes.NewDataset) -> File:

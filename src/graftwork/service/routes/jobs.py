@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Header, Query, Request
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -140,14 +140,14 @@ def listed(
     state: JobState | None = None,
 ) -> dict[str, Any]:
     """A page of the caller's jobs, as `shapes.Page[shapes.Job]`."""
-    wanted = select(Job).where(Job.owner_id == caller.owner_id)
+    wanted = select(Job).where(Job.owner_id == caller.owner_id).options(defer(Job.result))
     if dataset is not None:
         wanted = wanted.where(Job.dataset_id == dataset)
     if state is not None:
         wanted = wanted.where(Job.state == state)
     with here.database.read() as session:
         found = page(session, wanted, Job, cursor, limit)
-        return found.json([shapes.job(row) for row in found.items])
+        return found.json([shapes.job(row, brief=True) for row in found.items])
 
 
 def _require_strategy(name: str) -> None:
