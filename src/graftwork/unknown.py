@@ -14,7 +14,7 @@ no threshold can promise that: then nothing is called unknown.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +35,22 @@ ONE_BY_ONE = 8
 """Rows up to which a shortlist for each costs less than comparing all of them with the whole bank."""
 
 
+class Bank(Protocol):
+    """Rows of half precision: an array, or what gives rows as one does."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> NDArray[np.float16]: ...
+
+
 @dataclass(frozen=True)
 class Familiarity:
     """A bank of normalised training features (rows, width) float16, and the threshold on `distance`."""
 
-    bank: NDArray[np.float16]
+    bank: Bank
     neighbours: int
     threshold: float
 
@@ -94,7 +105,7 @@ class Familiarity:
     def arrays(self) -> Mapping[str, NDArray[Any]]:
         """What `from_arrays` needs, to be stored."""
         return {
-            "bank": self.bank,
+            "bank": self.bank[:],
             "neighbours": np.array([self.neighbours], dtype=np.int64),
             "threshold": np.array([self.threshold], dtype=np.float64),
         }

@@ -18,8 +18,10 @@ import tiny_tasks
 import toys
 from graftwork import artefact, opening
 from graftwork.errors import ArtefactError
+from graftwork.serving import aside
 from graftwork.serving import tasks as tasks_module
 from graftwork.serving.tasks import Tasks, check
+from graftwork.unknown import Familiarity as Known
 from tiny_tasks import edit, replace_file, save
 
 ROOMY = 10**9
@@ -153,9 +155,34 @@ def test_an_artefact_that_was_overwritten_in_place_does_not_change_a_held_task(t
 def test_a_bank_takes_little_of_the_memory_that_tasks_may_take(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     wide = rng.normal(size=(300, 1280)).astype(np.float32)
-    bank = tasks_module.Bank.fit(wide, rng.integers(0, 3, 300))
-    quick = Tasks(ROOMY)._quick(bank)
-    assert tasks_module._size(tiny_tasks.head(), quick) < bank.bank.nbytes / 8
+    known = Known.fit(wide, rng.integers(0, 3, 300))
+    quick = Tasks(ROOMY)._quick(known)
+    assert tasks_module._size(tiny_tasks.head(), quick) < known.arrays()["bank"].nbytes / 8
+
+
+@pytest.mark.filterwarnings("error")
+def test_banks_put_aside_are_read_back_and_their_files_go_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aside, "FILE_BYTES", 3_000)
+    banks = [np.random.default_rng(i).normal(size=(10 + i, 16)).astype(np.float16) for i in range(9)]
+    files = len([*Path("/proc/self/fd").iterdir()])
+    place = aside.Aside()
+    kept = [place.put(bank) for bank in banks]
+    for bank, found in zip(banks, kept, strict=True):
+        some = np.array([9, 0, 3])
+        assert isinstance(found, aside.Kept) and np.array_equal(found[:], bank)
+        assert np.array_equal(found[some], bank[some]) and np.array_equal(found[4:8], bank[4:8])
+    assert len([*Path("/proc/self/fd").iterdir()]) > files + 1
+    del place, kept, found
+    assert len([*Path("/proc/self/fd").iterdir()]) == files
+
+
+def test_banks_stay_in_memory_where_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    bank = np.ones((3, 16), np.float16)
+    assert aside.Aside().put(bank) is bank
 
 
 def test_a_backbone_that_was_dropped_is_opened_again(tmp_path: Path) -> None:

@@ -10,28 +10,25 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graftwork import opening, paths
 from graftwork.backbones.base import Backbone
-from graftwork.backbones.pretrained import room
 from graftwork.errors import ArtefactError
 from graftwork.manifest import Manifest, read, verify
 from graftwork.model import Familiarity, Head, Model
 from graftwork.rows import Kind
-from graftwork.unknown import Familiarity as Bank
+from graftwork.serving.aside import Aside
+from graftwork.unknown import Familiarity as Known
 from graftwork.unknown import Shortlisted
 
 STALE_S = 1.0
 """How long a task is believed to be unchanged on disk before that is looked at again."""
 _READ = ("head.safetensors", "familiarity.safetensors", "probe/answers.safetensors")
 """Files that are verified as they are read."""
-_SEGMENT = 64_000_001
 Stamp = tuple[int, int, int]
 
 
@@ -84,7 +81,7 @@ class Tasks:
         self._replayed: set[str] = set()
         self._lock = threading.Lock()
         self._turn = _Turns()
-        self._banks = _Aside()
+        self._banks = Aside()
 
     def held(self, folder: Path) -> Task | None:
         """The task where it is in memory and unchanged on disk, which is looked at once a second at most."""
@@ -198,11 +195,11 @@ class Tasks:
 
     def _quick(self, known: Familiarity | None) -> Familiarity | None:
         """What tells unknown inputs as `known` does, sooner and in less memory."""
-        if not isinstance(known, Bank):
+        if not isinstance(known, Known):
             return known
         if np.isinf(known.threshold):
             return None  # nothing is unknown then
-        aside = replace(known, bank=self._banks.put(known.bank))
+        aside = replace(known, bank=self._banks.put(known.bank[:]))
         return Shortlisted.of(aside)
 
     def _remove(self, folder: Path) -> None:
@@ -213,32 +210,12 @@ class Tasks:
 
 def _size(head: Head, familiarity: Familiarity | None) -> int:
     arrays = list(head.state()[2].values())
-    if isinstance(familiarity, Shortlisted):  # whose bank lies aside
-        arrays.append(familiarity.placed)
+    if isinstance(familiarity, Shortlisted):
+        whole = familiarity.whole.bank
+        arrays += [familiarity.placed, *([whole] if isinstance(whole, np.ndarray) else [])]
     elif familiarity is not None:
         arrays += familiarity.arrays().values()
     return sum(array.nbytes for array in arrays)
-
-
-@dataclass
-class _Aside:
-    """Arrays in files that have no name: the system may take their memory back, nobody can cut them short.
-
-    A file goes when the last of its arrays does.
-    """
-
-    _file: NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
-    _used: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def put(self, array: NDArray[Any]) -> NDArray[Any]:
-        with self._lock:
-            if self._used + array.nbytes > len(self._file):
-                self._file, self._used = room((max(_SEGMENT, array.nbytes),), np.uint8), 0
-            place = self._file[self._used : self._used + array.nbytes]
-            self._used += -(-array.nbytes // 64) * 64
-        place[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        return np.asarray(place).view(array.dtype).reshape(array.shape)
 
 
 def check(folder: Path, *, network: bool = False, offline: bool = False) -> Manifest:
