@@ -49,12 +49,12 @@ class Kept:
         return self.shape[0]
 
     def __getitem__(self, rows: slice | IntArray) -> NDArray[np.float16]:
-        size = 2 * self.shape[1]
+        size, handle = 2 * self.shape[1], self.file.handle
         if isinstance(rows, slice):
             first, end, _ = rows.indices(len(self))
-            read = self.file.read(self.start + first * size, (end - first) * size)
+            read = os.pread(handle, (end - first) * size, self.start + first * size)
         else:
-            read = b"".join(self.file.read(self.start + row * size, size) for row in rows.tolist())
+            read = b"".join([os.pread(handle, size, self.start + row * size) for row in rows.tolist()])
         return np.frombuffer(read, np.float16).reshape(-1, self.shape[1])
 
 
@@ -62,7 +62,7 @@ class _File:
     def __init__(self) -> None:
         # beside the store rather than in /tmp, which may itself lie in memory
         place = paths.home() if os.access(paths.home(), os.W_OK) else None
-        self._handle, name = tempfile.mkstemp(dir=place)
+        self.handle, name = tempfile.mkstemp(dir=place)
         Path(name).unlink()
         self.used = 0
 
@@ -70,13 +70,10 @@ class _File:
         """Where it begins; raises OSError."""
         start, left = self.used, memoryview(content)
         while left:
-            left = left[os.pwrite(self._handle, left, start + len(content) - len(left)) :]
+            left = left[os.pwrite(self.handle, left, start + len(content) - len(left)) :]
         self.used += len(content)
         return start
 
-    def read(self, start: int, size: int) -> bytes:
-        return os.pread(self._handle, size, start)
-
     def __del__(self) -> None:
-        if hasattr(self, "_handle"):
-            os.close(self._handle)
+        if hasattr(self, "handle"):
+            os.close(self.handle)
