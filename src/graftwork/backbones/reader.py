@@ -25,7 +25,7 @@ import numpy as np
 from graftwork.backbones import images, preparation, restore
 from graftwork.backbones.base import Backbone, BackboneState
 from graftwork.backbones.served import Prepared, Reading
-from graftwork.errors import GraftworkError, Unreadable
+from graftwork.errors import GraftworkError, Unreadable, WorkError
 from graftwork.rows import Contents, Kind, Rows
 
 READY = b"ready"
@@ -76,13 +76,26 @@ def main(area: int, most_bytes: int) -> None:
         (number,), content = NUMBER.unpack_from(rest), rest[NUMBER.size :]
         if verb == LEARN:
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-            readings[number] = pickle.loads(content)
+            readings[number] = _learnt(content)
             _limit(most_bytes)
         elif verb == FORGET:
             del readings[number]
         else:
             told = _read(readings[number], bytes(content), shared)
             connection.send_bytes(json.dumps(told).encode())
+
+
+def _learnt(pickled: memoryview) -> Reading:
+    try:
+        reading: Reading = pickle.loads(pickled)
+        return reading
+    except Exception as error:  # it is the reading's fault, and each content's reader hears of it
+        said = f"a reader cannot be prepared ({type(error).__name__}: {error})"[:300]
+
+        def broken(content: bytes) -> Prepared:
+            raise WorkError(said)
+
+        return broken
 
 
 def _read(reading: Reading, content: bytes, shared: mmap.mmap) -> dict[str, Any]:

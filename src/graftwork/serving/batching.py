@@ -115,9 +115,13 @@ class Line:
             for index in range(len(asked.contents)):
                 place = (self._turn + index, next(self._numbers))
                 heapq.heappush(self._waiting, _Row(place, asked, index))
-            self._moved.notify()
-        if self._known is not None:
+            room = self._ahead < self._most_ahead
+            if self._known is None:
+                self._moved.notify()
+        if self._known is not None and room:
             self._readers.call(self)
+        if not asked.contents:
+            asked.finish()
         return True
 
     @property
@@ -158,6 +162,7 @@ class Line:
             if row is None:
                 return None
             self._ahead += 1
+            self._turn = max(self._turn, row.place[0])
         content = row.asked.contents[row.index]
         assert isinstance(content, bytes), "pictures and recordings are bytes"
         return Job(self._known, content, partial(self._read, row))
@@ -182,7 +187,6 @@ class Line:
         """The next waiting row whose request still matters; called with the lock held."""
         while self._waiting:
             row = heapq.heappop(self._waiting)
-            self._turn = max(self._turn, row.place[0])
             if not row.asked.gone:
                 return row
         return None
@@ -266,6 +270,7 @@ class Line:
         batch, positions = [most], []
         for window in windows:
             window.batch = batch
+            self._turn = max(self._turn, window.place[0])
             positions.append(number := next(numbers))
             self._running[number] = window
         self._busy += 1
