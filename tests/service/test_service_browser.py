@@ -173,7 +173,7 @@ def test_a_picture_is_answered_and_a_wrong_answer_corrected(
         page.set_input_files("#file", file("new.png", picture("circle", 99), "image/png"))
         page.wait_for_selector("#reply:not([hidden])")
         assert page.inner_text("#answer") == "circle"
-        shares = [float(one.rstrip("%")) for one in page.locator("#probabilities .number").all_inner_texts()]
+        shares = [float(one.strip("<> %")) for one in page.locator("#probabilities .number").all_inner_texts()]
         assert shares == sorted(shares, reverse=True) and abs(sum(shares) - 100) < 0.5
         page.fill("#truth", "Square")
         page.get_by_role("button", name="Add to the data").click()

@@ -102,6 +102,12 @@ export function percent(share) {
   return share.toLocaleString(language, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 }
 
+/** A probability; none that is estimated is said to be 0 or 100. */
+export function chance(share) {
+  if (share < 0.0005) return `< ${percent(0.001)}`;
+  return share > 0.9995 ? `> ${percent(0.999)}` : percent(share);
+}
+
 export function size(bytes) {
   for (const [unit, amount] of [["GB", 1e9], ["MB", 1e6], ["kB", 1e3]]) if (bytes >= amount) return `${(bytes / amount).toLocaleString(language, { maximumFractionDigits: 1 })} ${unit}`;
   return `${bytes} B`;

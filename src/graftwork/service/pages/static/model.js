@@ -1,5 +1,5 @@
 // A model: ask it, see how sure it is, say what is right, learn again.
-import { ask, at, attempt, confirms, percent, Refused, svg, t, takes, tell, upload, visible } from "./common.js";
+import { ask, at, attempt, chance, confirms, Refused, svg, t, takes, tell, upload, visible } from "./common.js";
 import { record } from "./recording.js";
 
 const model = at("model").dataset;
@@ -15,7 +15,7 @@ function bars(probabilities, all) {
   at("probabilities").replaceChildren(...shown.map(([label, share], i) => {
     const line = document.createElement("li"), name = document.createElement("bdi"), number = document.createElement("span");
     name.textContent = visible(label); name.className = i ? "" : "best";
-    number.textContent = percent(share); number.className = "number";
+    number.textContent = chance(share); number.className = "number";
     const track = svg("svg", { class: "track", width: "100%", height: 10, "aria-hidden": "true" });
     track.append(svg("rect", { width: `${100 * share}%`, height: "100%", class: i ? "rest" : "" }));
     line.append(name, track, number);
@@ -122,7 +122,7 @@ if (at("record")) {
     const ended = running;
     if (!ended) return;
     running = null;
-    label.textContent = t("record"); at("level").hidden = true; at("recorded").textContent = "";
+    label.textContent = t("record"); at("level").toggleAttribute("hidden", true); at("recorded").textContent = "";
     take(await ended.stop());
   };
   at("record").addEventListener("click", async () => {
@@ -133,7 +133,7 @@ if (at("record")) {
         at("recorded").textContent = `${seconds.toFixed(1)} s`;
         at("level").firstElementChild.setAttribute("width", `${Math.round(100 * Math.min(1, level))}%`);
       }, stop);
-      label.textContent = t("stop"); at("level").hidden = false;
+      label.textContent = t("stop"); at("level").toggleAttribute("hidden", false);
     } catch (error) { running = null; tell(wrong, new Refused(0, { detail: t("refused.microphone", { reason: error.message }) })); }
   });
 }
