@@ -8,6 +8,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import random
 import subprocess
 import sys
 import time
@@ -185,15 +186,17 @@ class Clients:
         *,
         seconds: float | None = None,
         leave_on: int | None = None,
+        pause: float = 0.0,
     ) -> Any:
         """A Future of a Tally: `connections` clients, each asking again as soon as it was answered.
 
         addresses: one, or one for each request. seconds: start no request after that long, and begin
         anew where requests run out; None to make each once. leave_on: a client that hears this status stops.
+        pause: seconds on average between an answer and a client's next request.
         """
         one = isinstance(addresses[0], str)
         places = [addresses] * len(requests) if one else list(addresses)
-        return self._pool.submit(_drive, places, list(requests), connections, seconds, leave_on)
+        return self._pool.submit(_drive, places, list(requests), connections, seconds, leave_on, pause)
 
 
 class _Line(asyncio.Protocol):
@@ -236,12 +239,13 @@ def _drive(
     connections: int,
     seconds: float | None,
     leave_on: int | None,
+    pause: float,
 ) -> Tally:
     import uvloop
 
     tally = Tally()
     before = time.process_time()
-    uvloop.run(_all(tally, places, requests, connections, seconds, leave_on))
+    uvloop.run(_all(tally, places, requests, connections, seconds, leave_on, pause))
     tally.processor_s = time.process_time() - before
     return tally
 
@@ -253,6 +257,7 @@ async def _all(
     connections: int,
     seconds: float | None,
     leave_on: int | None,
+    pause: float,
 ) -> None:
     start = time.perf_counter()
     until = None if seconds is None else start + seconds
@@ -261,6 +266,8 @@ async def _all(
     async def client() -> None:
         lines: dict[tuple[str, int], _Line] = {}
         for i in order:
+            if pause:
+                await asyncio.sleep(random.uniform(0, 2 * pause))
             status = await _one(tally, lines, places[i], requests[i])
             if leave_on is not None and (status is None or status == leave_on):
                 break
