@@ -51,6 +51,11 @@ def take(database: Database, worker: str = "w") -> Job:
     return job
 
 
+def begun(database: Database) -> Job:
+    ask(database)
+    return take(database)
+
+
 def job_of(database: Database, job_id: str) -> Job:
     with database.read() as session:
         job = session.get(Job, job_id)
@@ -100,7 +105,7 @@ def test_a_silent_workers_job_is_claimed_anew_and_its_own_writes_are_refused(
 
 
 def test_a_heartbeat_keeps_the_job(database: Database, clock: Clock) -> None:
-    job = take(database, ask(database))
+    job = begun(database)
     for _ in range(5):
         clock.now += LEASE_S * 0.9
         assert queue.claim(database, "other", LEASE_S) is None
@@ -122,8 +127,28 @@ def test_three_kills_fail_the_job_with_the_reason(database: Database, clock: Clo
     assert "3 times" in job.problem["detail"] and "fell silent" in job.problem["detail"]
 
 
+def test_jobs_of_a_worker_found_dead_need_not_wait_for_their_lease(database: Database) -> None:
+    dead, alive = begun(database), begun(database)
+    with database.write() as session:
+        session.get_one(Job, alive.id).worker = "alive"
+    assert queue.bereave(database, lambda worker: worker != "alive") == 1
+    again = take(database)
+    assert (again.id, again.attempt, again.kills) == (dead.id, 2, 1)
+    assert queue.claim(database, "w", LEASE_S) is None
+
+
+def test_the_death_of_the_whole_service_is_no_kill_until_it_goes_on_and_on(database: Database) -> None:
+    job_id = ask(database)
+    for attempt in range(1, queue.FORGIVEN + 3):
+        assert take(database).attempt == attempt
+        assert queue.bereave(database, lambda _: True, together=True) == 1
+        assert job_of(database, job_id).kills == max(0, attempt - queue.FORGIVEN)
+    assert queue.claim(database, "w", LEASE_S) is None
+    assert job_of(database, job_id).state == "failed"
+
+
 def test_a_released_job_waits_again_without_a_kill(database: Database) -> None:
-    job = take(database, ask(database))
+    job = begun(database)
     assert queue.release(database, job.id, job.attempt) == "queued"
     again = take(database)
     assert (again.id, again.attempt, again.kills) == (job.id, 2, 0)
@@ -136,7 +161,7 @@ def test_a_cancel_ends_a_waiting_job_at_once_and_a_running_one_when_its_worker_h
     waiting = ask(database)
     assert queue.cancel(database, waiting) == "cancelled"
     assert queue.claim(database, "w", LEASE_S) is None
-    job = take(database, ask(database))
+    job = begun(database)
     assert queue.cancel(database, job.id) == "cancelling"
     assert queue.cancel(database, job.id) == "cancelling"
     assert queue.heartbeat(database, job.id, job.attempt, LEASE_S) == "cancelling"
@@ -146,7 +171,7 @@ def test_a_cancel_ends_a_waiting_job_at_once_and_a_running_one_when_its_worker_h
 
 
 def test_a_cancelled_job_whose_worker_died_ends_as_cancelled(database: Database, clock: Clock) -> None:
-    job = take(database, ask(database))
+    job = begun(database)
     queue.cancel(database, job.id)
     clock.now += LEASE_S + 1
     assert queue.claim(database, "w", LEASE_S) is None
@@ -154,7 +179,7 @@ def test_a_cancelled_job_whose_worker_died_ends_as_cancelled(database: Database,
 
 
 def test_a_result_that_comes_after_the_cancel_is_not_kept(database: Database) -> None:
-    job = take(database, ask(database))
+    job = begun(database)
     queue.cancel(database, job.id)
     ended = queue.finish(
         database, job.id, job.attempt, result={"a": 1}, also=lambda _: pytest.fail("was called")
@@ -164,7 +189,7 @@ def test_a_result_that_comes_after_the_cancel_is_not_kept(database: Database) ->
 
 
 def test_the_end_and_what_comes_with_it_are_written_together_or_not_at_all(database: Database) -> None:
-    job = take(database, ask(database))
+    job = begun(database)
 
     def also(session: Session) -> None:
         raise ZeroDivisionError
@@ -176,7 +201,7 @@ def test_the_end_and_what_comes_with_it_are_written_together_or_not_at_all(datab
 
 
 def test_a_job_that_is_gone_is_lost_to_its_worker(database: Database) -> None:
-    job = take(database, ask(database))
+    job = begun(database)
     with database.write() as session:
         session.delete(session.get(Job, job.id))
     assert told(database, job.id) == []  # its events went with it
@@ -225,7 +250,7 @@ def test_a_dataset_does_not_wait_for_an_inspection_that_has_ended(
 
 
 def test_events_told_by_many_at_once_are_numbered_without_gaps(database: Database) -> None:
-    job = take(database, ask(database))
+    job = begun(database)
     failures: list[BaseException] = []
 
     def tell(name: int) -> None:
@@ -384,7 +409,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
 
 @pytest.fixture
 def desk(database: Database, settings: Settings, watch: Watch) -> Desk:
-    return Desk(settings, database, take(database, ask(database)))
+    return Desk(settings, database, begun(database))
 
 
 def test_progress_is_told_four_times_a_second_at_most_and_less_often_later(
@@ -418,7 +443,7 @@ def test_the_last_progress_is_told_before_what_follows(desk: Desk, database: Dat
 
 def test_what_a_job_took_is_counted_for_its_owner(database: Database, clock: Clock) -> None:
     for _ in range(2):
-        job = take(database, ask(database))
+        job = begun(database)
         clock.now += 5.0
         queue.finish(database, job.id, job.attempt, result={})
     queue.cancel(database, ask(database))  # it was never begun

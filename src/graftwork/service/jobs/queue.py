@@ -7,6 +7,7 @@ So a job may be begun more than once, but ends once.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, cast
 
 from sqlalchemy import and_, func, or_, select
@@ -19,6 +20,8 @@ from graftwork.service.database.tables import TERMINAL, Dataset, Event, Job, Job
 from graftwork.service.usage import counted_job
 
 MOST_KILLS = 3
+FORGIVEN = 10
+"""Attempts after which a job is blamed for the death of the whole service too: it may be the reason."""
 EventKind = Literal["state", "progress", "curve", "remark", "score"]
 Also = Callable[[Session], None]
 ALIVE: tuple[JobState, ...] = ("running", "cancelling")
@@ -165,15 +168,20 @@ def died(database: Database, job_id: str, attempt: int, how: str) -> JobState:
         return _bury(session, _held(session, job_id, attempt), how)
 
 
-def bereave(database: Database, is_dead: Callable[[str], bool]) -> int:
-    """Let jobs whose worker is known to be dead be claimed at once; how many there were."""
+def bereave(database: Database, is_dead: Callable[[str], bool], *, together: bool = False) -> int:
+    """Let jobs whose worker is known to be dead be claimed at once; how many there were.
+
+    together: the whole service died, which is no job's kill, unless it goes on and on (FORGIVEN).
+    """
     with database.read() as session:
         running = session.execute(select(Job.id, Job.attempt, Job.worker).where(Job.state.in_(ALIVE))).all()
     orphans = [(job_id, attempt) for job_id, attempt, worker in running if worker and is_dead(worker)]
     for job_id, attempt in orphans:
-        with database.write() as session:
-            job = session.get(Job, job_id, with_for_update=True)
-            if job is not None and job.attempt == attempt and job.state in ALIVE:
+        with suppress(Lost), database.write() as session:
+            job = _held(session, job_id, attempt)
+            if together and attempt < FORGIVEN and job.state == "running":
+                _requeue(session, job, "the service died")
+            else:
                 job.lease = 0.0
     return len(orphans)
 

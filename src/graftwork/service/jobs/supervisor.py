@@ -74,7 +74,7 @@ class Supervisor:
 
     def _run(self) -> None:
         database = Database(self.settings.url)
-        self._claimable(database)  # jobs of workers that died with an earlier server
+        self._claimable(database, together=True)  # of workers that died with an earlier server
         self._tidy(database)
         while not self._over.wait(LOOK_S):
             now = time.monotonic()
@@ -112,10 +112,10 @@ class Supervisor:
             pass  # it has died already, which the next look sees
         return process
 
-    def _claimable(self, database: Database) -> None:
+    def _claimable(self, database: Database, *, together: bool = False) -> None:
         """Jobs of dead workers need not wait until their lease runs out."""
         try:
-            queue.bereave(database, names.is_dead)
+            queue.bereave(database, names.is_dead, together=together)
         except OperationalError as error:
             log.warning("the database cannot be asked: %s", str(error.orig).strip().partition("\n")[0])
 
