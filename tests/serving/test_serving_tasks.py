@@ -194,6 +194,19 @@ def test_a_backbone_that_was_dropped_is_opened_again(tmp_path: Path) -> None:
     assert tasks.backbone(task.fingerprint) is not before
 
 
+def test_a_dropped_backbone_is_found_in_another_artefact_where_its_first_is_gone(tmp_path: Path) -> None:
+    tasks = Tasks(ROOMY)
+    folders = [save(tmp_path / f"{i}.graft", tiny_tasks.head(seed=i)) for i in range(2)]
+    fingerprint = {tasks.get(folder).fingerprint for folder in folders}.pop()
+    tasks.drop(fingerprint)
+    shutil.rmtree(folders[0])
+    assert tasks.backbone(fingerprint).fingerprint == fingerprint
+    tasks.drop(fingerprint)
+    save(folders[1], scale=2.0)
+    with pytest.raises(ArtefactError, match="are gone"):
+        tasks.backbone(fingerprint)
+
+
 def test_one_that_opens_slowly_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow, quick = save(tmp_path / "slow.graft", scale=2.0), save(tmp_path / "quick.graft")
     go, begun, opened = threading.Event(), threading.Event(), []

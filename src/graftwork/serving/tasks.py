@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class Tasks:
         self._bytes = self._opened = 0
         self._backbones: dict[str, Backbone] = {}
         self._claims: dict[str, str] = {}
-        self._places: dict[str, _Claim] = {}
+        self._places: dict[str, Path] = {}
         self._proven: set[tuple[str, str]] = set()
         self._replayed: set[str] = set()
         self._lock = threading.Lock()
@@ -110,10 +110,26 @@ class Tasks:
             return self.held(folder) or self._open(folder)
 
     def backbone(self, fingerprint: str) -> Backbone:
-        """The backbone of a task that was opened; one that was dropped is opened again."""
+        """The backbone of a task that was opened; one that was dropped is opened again.
+
+        Raises ArtefactError where no artefact is left that it could be opened from.
+        """
         with self._lock:
-            found, claim = self._backbones.get(fingerprint), self._places[fingerprint]
-        return found or self._restored(claim, read(claim.folder)[0])
+            found = self._backbones.get(fingerprint)
+            places = [one.task.folder for one in self._held.values() if one.task.fingerprint == fingerprint]
+            places.append(self._places[fingerprint])
+        for folder in [] if found else places:
+            with suppress(ArtefactError):  # deleted or replaced: another may still have it
+                manifest = read(folder)[0]
+                other = self._restored(_Claim(_said(manifest), folder), manifest)
+                found = other if other.fingerprint == fingerprint else found
+            if found is not None:
+                break
+        if found is None:
+            raise ArtefactError(
+                f"{places[-1]} and all that shared its backbone are gone; fit or fetch one again"
+            )
+        return found
 
     def drop(self, fingerprint: str) -> None:
         """Let go of a backbone that is not needed now."""
@@ -190,7 +206,7 @@ class Tasks:
                 # the same numbers by another name: the one that is held serves both
                 backbone = self._backbones.setdefault(backbone.fingerprint, backbone)
                 self._claims[claim.key] = backbone.fingerprint
-                self._places[backbone.fingerprint] = claim
+                self._places[backbone.fingerprint] = claim.folder
             return backbone
 
     def _quick(self, known: Familiarity | None) -> Familiarity | None:
