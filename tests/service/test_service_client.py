@@ -1,5 +1,7 @@
 """graftwork.Client over real connections: the verbs, the errors, and trying again without doing twice."""
 
+import json
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -304,6 +306,12 @@ def test_what_does_not_pass_is_raised_at_once(
     assert len(seen) == 1
 
 
+def test_without_the_extra_its_name_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(RequestError, match=r"graftwork\.Client needs the extra 'service'"):
+        graftwork.Client()
+
+
 def test_a_server_that_is_not_there_is_one_line() -> None:
     with pytest.raises(WorkError, match=r"no answer from http://127.0.0.1:9 .*graft serve"):
         list(Client("http://127.0.0.1:9", patience=0.2).models())
@@ -318,8 +326,6 @@ def test_a_reply_of_another_form_is_one_line() -> None:
 def test_a_stream_that_breaks_is_taken_up_where_it_broke() -> None:
     def said(seq: int) -> dict[str, Any]:
         return {"seq": seq, "at": "", "kind": "state", "data": {}}
-
-    import json
 
     client, seen = flaky(
         httpx.Response(200, json={"items": [said(1)], "next_after": 1, "is_terminal": False}),

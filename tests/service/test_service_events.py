@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import event
 
@@ -14,6 +16,7 @@ from graftwork.service.jobs import queue
 from graftwork.service.routes import jobs
 from graftwork.service.shapes import Events
 from graftwork.service.watching import Watch
+from tiny_listening import listening
 from tiny_models import caller_of
 from tiny_service import client_of, key_of, make_service, problem_in
 
@@ -162,6 +165,27 @@ def test_a_stream_ends_when_the_server_does_and_when_its_job_goes(service: Servi
             session.execute(deletion(Job))
 
     assert len(asyncio.run(listen(delete))) == 1
+
+
+def test_one_owner_holds_so_many_streams_and_no_more(
+    service: Service, ann: Any, job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "STREAMS", 1)
+    with listening(service) as url, httpx.Client(base_url=url, headers=dict(ann.headers)) as client:
+        path = f"/v1/jobs/{job.id}/events"
+        with client.stream("GET", path, headers=STREAM) as first:
+            lines = first.iter_lines()  # kept: the connection closes with it
+            assert next(lines).startswith("retry")
+            refused = client.get(path, headers=STREAM)
+            assert refused.status_code == 429 and refused.json()["code"] == "rate-limited"
+            assert client.get(path).status_code == 200
+        end(service, job)
+        for _ in range(100):  # the first is closed once the server has seen it go
+            answer = client.get(path, headers=STREAM)
+            if answer.status_code == 200:
+                break
+            time.sleep(0.05)
+        assert [one["seq"] for one in read(answer.text)] == [1, 2, 3, 4]
 
 
 def test_a_silent_stream_says_that_it_lives(

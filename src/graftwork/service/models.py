@@ -157,7 +157,9 @@ class Models:
     def rename(self, model_id: str, name: str) -> Known:
         """After the database was told."""
         with self._lock:
-            row = self._rows[model_id]
+            row = self._rows.get(model_id)
+            if row is None:  # deleted meanwhile
+                raise not_found("model", model_id)
             self._take(row)
             self._put(replace(row, name=name))
             return self._rows[model_id]

@@ -15,9 +15,13 @@ _CHUNK = 500
 
 
 class Watch:
-    """Knows the last event of every job that somebody listens to; lives on one event loop."""
+    """Knows the last event of every job that somebody listens to; lives on one event loop.
+
+    streams: how many are open, by owner.
+    """
 
     def __init__(self, database: Database) -> None:
+        self.streams: Counter[str] = Counter()
         self._database = database
         self._last: dict[str, int] = {}
         self._listeners: Counter[str] = Counter()

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -20,7 +21,7 @@ from graftwork.service.holdings import admit, owned_dataset, owned_file, owned_j
 from graftwork.service.idempotency import Created, IdempotencyKey, once
 from graftwork.service.jobs import queue
 from graftwork.service.pagination import Cursor, Limit, page
-from graftwork.service.problems import Pointer, bad_request
+from graftwork.service.problems import Pointer, bad_request, too_many
 from graftwork.service.security import Predicts, Writes
 from graftwork.service.strict import router as new_router
 from graftwork.service.watching import Watch, watch_of
@@ -31,6 +32,8 @@ AT_ONCE = 500
 BEAT_S = 10.0
 """A stream in which nothing happens says so this often, so that nobody on the way closes it."""
 TICK_S = 0.4
+STREAMS = 100
+"""Streams that one owner may listen to at a time: each takes a connection."""
 _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "A page of events, or with Accept: text/event-stream a stream of all from there on, "
@@ -116,8 +119,11 @@ async def events(
         return JSONResponse({"items": said, "next_after": last, "is_terminal": has_ended})
     if has_ended and not rows:
         return Response(status_code=204)  # which tells an EventSource to ask no more
+    watch = watch_of(request.app, here.database)
+    if watch.streams[caller.owner_id] >= STREAMS:
+        raise too_many("rate-limited", f"{STREAMS} streams of yours are open; close one, or ask for JSON", 5)
     return StreamingResponse(
-        _stream(here, watch_of(request.app, here.database), job, after),
+        _counted(_stream(here, watch, job, after), watch.streams, caller.owner_id),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -174,6 +180,15 @@ def _read(here: Service, job: str, after: int, limit: int = AT_ONCE) -> tuple[li
     if has_ended:
         here.models.know(row.model_id)
     return found, has_ended
+
+
+async def _counted(stream: AsyncIterator[str], streams: Counter[str], owner_id: str) -> AsyncIterator[str]:
+    streams[owner_id] += 1
+    try:
+        async for text in stream:
+            yield text
+    finally:
+        streams[owner_id] -= 1
 
 
 async def _stream(here: Service, watch: Watch, job: str, after: int) -> AsyncIterator[str]:

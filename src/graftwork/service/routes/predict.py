@@ -140,15 +140,15 @@ async def _find(here: Service, who: Caller, name: str) -> Known:
 
 
 async def _ask(here: Service, asked: Question, models: list[Known]) -> list[Replies]:
-    inputs = [items(asked.inputs, one.kind, one.name) for one in models]
     kinds = {one.kind for one in models}
     if len(kinds) > 1:
         said = ", ".join(f"{one.name[:40]!r} takes {one.kind}" for one in models[:5])
         raise Problem(
             422, "invalid-request", f"models of several kinds seen ({said}); ask each kind by itself"
         )
+    inputs = items(asked.inputs, models[0].kind, models[0].name)
     try:
-        replies: list[Replies] = await here.serving.answer([one.folder for one in models], inputs[0])
+        replies: list[Replies] = await here.serving.answer([one.folder for one in models], inputs)
         return replies
     except ArtefactError as error:
         for one in models:
