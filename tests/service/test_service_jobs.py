@@ -137,12 +137,20 @@ def test_jobs_of_a_worker_found_dead_need_not_wait_for_their_lease(database: Dat
     assert queue.claim(database, "w", LEASE_S) is None
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_a_cancel_does_not_wait_for_a_dead_worker(database: Database, together: bool) -> None:
+    job = begun(database)
+    queue.cancel(database, job.id)
+    queue.bereave(database, lambda _: True, together=together)
+    assert job_of(database, job.id).state == "cancelled"
+
+
 def test_the_death_of_the_whole_service_is_no_kill_until_it_goes_on_and_on(database: Database) -> None:
     job_id = ask(database)
     for attempt in range(1, queue.FORGIVEN + 3):
         assert take(database).attempt == attempt
         assert queue.bereave(database, lambda _: True, together=True) == 1
-        assert job_of(database, job_id).kills == max(0, attempt - queue.FORGIVEN)
+        assert job_of(database, job_id).kills == max(0, attempt - queue.FORGIVEN + 1)
     assert queue.claim(database, "w", LEASE_S) is None
     assert job_of(database, job_id).state == "failed"
 

@@ -169,7 +169,7 @@ def died(database: Database, job_id: str, attempt: int, how: str) -> JobState:
 
 
 def bereave(database: Database, is_dead: Callable[[str], bool], *, together: bool = False) -> int:
-    """Let jobs whose worker is known to be dead be claimed at once; how many there were.
+    """Jobs whose worker is known to be dead wait again, or end, as after `died`; how many there were.
 
     together: the whole service died, which is no job's kill, unless it goes on and on (FORGIVEN).
     """
@@ -182,7 +182,7 @@ def bereave(database: Database, is_dead: Callable[[str], bool], *, together: boo
             if together and attempt < FORGIVEN and job.state == "running":
                 _requeue(session, job, "the service died")
             else:
-                job.lease = 0.0
+                _bury(session, job, "its worker died")
     return len(orphans)
 
 

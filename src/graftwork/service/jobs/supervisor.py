@@ -113,7 +113,7 @@ class Supervisor:
         return process
 
     def _claimable(self, database: Database, *, together: bool = False) -> None:
-        """Jobs of dead workers need not wait until their lease runs out."""
+        """Jobs of dead workers need not wait until their lease has run out."""
         try:
             queue.bereave(database, names.is_dead, together=together)
         except OperationalError as error:
