@@ -6,7 +6,7 @@ processes at once are killed; a killed server is started again at once. At the e
 must be there: files byte for byte, every job ended, none with two successes, no two jobs of one create.
 
 `python benchmarks/serve_kills.py FOLDER [MOMENTS]` makes MOMENTS more of the 200 (50 by default) on a fresh
-root, with its state in FOLDER, so that it can be run in slices; after the last it writes its record.
+root, with its state in FOLDER, so that it can be run in slices; the record is of all slices so far.
 """
 
 import json
@@ -364,12 +364,12 @@ def main() -> None:
     rounds: list[dict[str, Any]] = json.loads(state.read_text()) if state.exists() else []
     done = sum(sum(one["killed"].values()) for one in rounds)
     more = min(int(sys.argv[2]) if len(sys.argv) > 2 else 50, MOMENTS - done)
+    if more <= 0:
+        raise SystemExit(f"all {MOMENTS} moments are done; give another folder to begin anew")
     os.environ["GRAFT_HOME"] = str(folder / "home")
     rounds.append(one_round(folder, more, seed=len(rounds)))
     state.write_text(json.dumps(rounds, indent=1))
-    print(json.dumps(rounds[-1], indent=1))
-    if done + more >= MOMENTS:
-        record(rounds)
+    record(rounds)
 
 
 def record(rounds: list[dict[str, Any]]) -> None:
