@@ -1,6 +1,6 @@
 """A thousand uploads of hostile files while 50 clients predict: is anything answered 500, who waits longer?
 
-Uploads come from four connections without a pause, of every kind of file that tests/service/hostile.py makes,
+Twenty strangers a second send, over four connections, of every kind of file that tests/service/hostile.py makes,
 in turn: kept as files, made into datasets where they are accepted (a worker inspects them), asked of a
 model, and brought as artefacts. Each honest client asks a photo, waits half a second on average, and asks
 the next. Rounds without and with the uploads take turns. Usage: python benchmarks/serve_hostile.py [FOLDER]
@@ -12,6 +12,7 @@ import itertools
 import json
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ import hostile
 
 HONEST, UPLOADING = 50, 4
 PAUSE_S = 0.5
+STRANGERS_PER_S = 20.0
 HONEST_PARTS = {"png", "zip_of", "class_folders", "gbk_names"}
 SUFFIXES = {
     "zip": ".zip", "csv": ".csv", "json": ".json", "parquet": ".parquet", "png": ".jpg", "wav": ".wav",
@@ -110,14 +112,16 @@ def main() -> None:
 
         def attacks() -> Counter[str]:
             mine, seen = left.pop(), Counter[str]()
+            start = time.perf_counter()
 
-            def one(file: tuple[str, bytes]) -> None:
+            def one(i: int, file: tuple[str, bytes]) -> None:
+                time.sleep(max(0.0, start + i / STRANGERS_PER_S - time.perf_counter()))
                 for what, status in attack(site, *file, names[0]):
                     with lock:
                         seen[f"{what} {status}"] += 1
 
             with ThreadPoolExecutor(UPLOADING) as pool:
-                list(pool.map(one, mine))
+                list(pool.map(one, range(len(mine)), mine))
             return seen
 
         alone, under, answered = [], [], Counter[str]()
