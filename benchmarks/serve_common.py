@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -92,8 +93,10 @@ def pss(processes: Sequence[psutil.Process]) -> int:
 def served(root: Path, *options: str, started: list[float] | None = None) -> Iterator[Site]:
     """`graft serve ROOT` until the block ends; ended by SIGTERM, or killed where it does not.
 
+    What an earlier server kept in ROOT/.graftwork is removed first: its jobs would go on beside the figures.
     started: gets the seconds until the server said that it is ready.
     """
+    shutil.rmtree(root / ".graftwork", ignore_errors=True)
     graft = str(Path(sys.executable).parent / "graft")
     command = [graft, "serve", str(root), "--port", "0", "--offline", "--json", *options]
     start = time.perf_counter()

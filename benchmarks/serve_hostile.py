@@ -1,8 +1,8 @@
 """A thousand uploads of hostile files while 50 clients predict: is anything answered 500, who waits longer?
 
-Twenty strangers a second send, over four connections, of every kind of file that tests/service/hostile.py makes,
-in turn: kept as files, made into datasets where they are accepted (a worker inspects them), asked of a
-model, and brought as artefacts. Each honest client asks a photo, waits half a second on average, and asks
+Twenty strangers a second send, over four connections, every kind of file that tests/service/hostile.py
+makes, in turn: kept as files, made into datasets where they are accepted (a worker inspects them), asked of
+a model, and brought as artefacts. Each honest client asks a photo, waits half a second on average, and asks
 the next. Rounds without and with the uploads take turns. Usage: python benchmarks/serve_hostile.py [FOLDER]
 [UPLOADS] [ROUNDS]
 """
