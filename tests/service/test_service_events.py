@@ -120,6 +120,16 @@ def test_many_listeners_hear_what_happens_while_they_listen(service: Service, jo
     assert all([one["seq"] for one in found] == [4, 5] for found in heard)
 
 
+def test_who_waits_is_woken_by_the_event_and_not_by_the_clock(service: Service, job: Any) -> None:
+    async def listen() -> bool:
+        task = asyncio.create_task(Watch(service.database).newer(job.id, 3, 3_600))
+        await asyncio.sleep(0.05)
+        await asyncio.to_thread(end, service, job)
+        return await asyncio.wait_for(task, 30)
+
+    assert asyncio.run(listen())
+
+
 def test_waiting_listeners_share_one_look_and_hold_no_connection(service: Service, job: Any) -> None:
     async def listen() -> tuple[int, int]:
         watch = Watch(service.database)

@@ -84,7 +84,8 @@ class Models:
 
     def get(self, caller: Caller, said: str) -> Known | None:
         """The model of that id, or the newest of that name; an older catalogue is renewed behind it."""
-        if time.monotonic() - self._looked > LOOK_S and not self._looking:
+        is_old = time.monotonic() - self._looked > LOOK_S
+        if is_old and not self._looking:
             self._looking = True
             self._looker.submit(self._renew)
         row = self._rows.get(said)
@@ -96,8 +97,9 @@ class Models:
         if caller.owner != OPERATOR:
             return None
         shelved = self._shelved.get(said) or self._shelved.get(_name_in(said))
-        # a folder removed by hand answers no more, without waiting for the next look
-        return shelved if shelved and (shelved.folder / "manifest.json").exists() else None
+        if shelved and is_old and not (shelved.folder / "manifest.json").exists():
+            return None  # removed while nobody asked; at other times the next look finds out
+        return shelved
 
     def find(self, caller: Caller, said: str) -> Known:
         """As `get`, after another look where it finds none; raises a Problem (404) where there is none."""
