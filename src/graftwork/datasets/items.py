@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Modes that PNG holds without loss.
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
+_LONGEST_PATH = 1_000
 
 
 def missing(value: Any) -> bool:
@@ -69,6 +70,11 @@ def _refuse_outside(items: Sequence[Any]) -> None:
         if not isinstance(said, str | Path):
             continue
         path = Path(said.strip() if isinstance(said, str) else said)
+        if len(str(said)) > _LONGEST_PATH:
+            raise RequestError(
+                f"item {i + 1} has {len(str(said)):,} characters where a file's name belongs, "
+                f"{str(said)[:40]!r}...; expected a path beside the table, such as images/1.jpg"
+            )
         if path.is_absolute() or ".." in path.parts or "\0" in str(path):
             raise RequestError(
                 f"item {i + 1} names the file {str(said)[:80]!r}, which lies outside the data; expected a "

@@ -19,6 +19,7 @@ from graftwork.service.settings import Limits
 
 ENTRIES = 500
 BYTES = 2_000_000_000
+HEAD_BYTES = 300_000_000
 MANIFEST_BYTES = 20_000_000
 CLASSES, LABEL = 5_000, 1_000
 _FILES = re.compile(
@@ -80,6 +81,10 @@ def _require_known_files(folder: Path) -> None:
             raise bad_request(
                 f"the artefact holds {name[:80]!r}, which none has; fit it again or download it again"
             )
+    for part in ("head", "familiarity", "probe/answers"):
+        path = folder / f"{part}.safetensors"
+        if path.is_file() and path.stat().st_size > HEAD_BYTES:
+            raise bad_request(f"the artefact's {part} has more than {HEAD_BYTES / 1e6:.0f} MB; fit it again")
     if (folder / "manifest.json").stat().st_size > MANIFEST_BYTES:
         raise bad_request(
             f"the artefact's manifest has more than {MANIFEST_BYTES / 1e6:.0f} MB; fit it again"

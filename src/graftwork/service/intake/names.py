@@ -4,7 +4,7 @@ import re
 import unicodedata
 from pathlib import PurePosixPath
 
-from graftwork.datasets.hidden import HIDDEN, without_hidden
+from graftwork.datasets.hidden import without_hidden
 from graftwork.service.problems import bad_request
 
 LONGEST_PART = 255
@@ -40,19 +40,13 @@ def file_name(said: str, otherwise: str) -> str:
 
 
 def shown(name: str) -> str:
-    """A name in a message: short, what is hidden in it visible."""
-    return (
-        ascii(name if len(name) <= 80 else f"{name[:40]}...{name[-30:]}")
-        if HIDDEN.search(name)
-        else (repr(name if len(name) <= 80 else f"{name[:40]}...{name[-30:]}"))
-    )
+    """A name in a message: short, and with what is hidden in it visible."""
+    return repr(name if len(name) <= 80 else f"{name[:40]}...{name[-30:]}")
 
 
 def _reason(name: str) -> str | None:
     parts = name.removesuffix("/").split("/")
-    if HIDDEN.search(name) or any(
-        character in name for character in "\t\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
-    ):
+    if without_hidden(name) != name:
         return "with control characters or marks of direction"
     if "\\" in name:
         return "with a backslash (expected / between folders)"

@@ -93,7 +93,7 @@ def keep(job: Job, desk: Desk, made: Path, name: str, dataset_id: str | None) ->
     model = Model(
         id=ids.new("model"),
         owner_id=job.owner_id,
-        name=name,
+        name=name[:100],
         digest=digest,
         kind=manifest.kind,
         labels=list(manifest.labels),

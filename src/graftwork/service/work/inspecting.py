@@ -21,7 +21,7 @@ from graftwork.service.work.said import Said
 from graftwork.store import remember
 
 LISTED = 1_000
-"""Unreadable rows and absent classes that a record lists; the rest is counted."""
+"""Entries of each list of a record, such as unreadable rows; how many there are is said beside them."""
 
 
 def work(job: Job, desk: Desk) -> None:
@@ -94,9 +94,14 @@ def _record(found: Inspection, said: Said) -> dict[str, Any]:
     """The inspection in plain JSON, its longest lists cut."""
     record = found.to_json()
     record["unreadable"] = dict(list(record["unreadable"].items())[:LISTED])
-    record["absent"] = record["absent"][:LISTED]
-    clean: dict[str, Any] = said.json(record)
+    clean: dict[str, Any] = said.json(_cut(record))
     return {**clean, "unreadable_rows": len(found.unreadable_rows)}
+
+
+def _cut(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _cut(one) for key, one in value.items()}
+    return [_cut(one) for one in value[:LISTED]] if isinstance(value, list | tuple) else value
 
 
 def _ready(dataset_id: str, done: Arranged, found: Inspection, record: dict[str, Any]) -> Any:

@@ -13,6 +13,8 @@ from graftwork.service.intake.arrange import CONTENTS
 from graftwork.service.settings import Settings
 
 HERE = "(on the server)"
+LONGEST = 800
+"""Characters of an error's words; what is more goes from the middle, as the end says what to do."""
 _OPTION = re.compile(
     r"--(text|file|label|group|split|source|strategy|metric|budget|baselines|resize|pooling|seed)\b"
 )
@@ -36,12 +38,13 @@ class Said:
     def text(self, text: str) -> str:
         """Files of the dataset by the names that its owner knows, other places not at all."""
         if self._own is not None:
-            text = self._own.sub("", text)
+            text = self._own.sub(lambda found: "" if found[0].endswith("/") else "the upload", text)
         return _UNSAYABLE.sub("\ufffd", self._places.sub(HERE, text))
 
     def problem(self, text: str) -> str:
-        """An error's words: as `text`, and options of the command line by their names alone."""
-        return _OPTION.sub(r"the option \1", self.text(text))
+        """An error's words: one line as `text` of it, options of the command line by their names."""
+        said = _OPTION.sub(r"the option \1", " ".join(self.text(text).split()))
+        return said if len(said) <= LONGEST else f"{said[: LONGEST - 250]} ... {said[-240:]}"
 
     def json(self, value: Any) -> Any:
         """The same for every text in plain JSON, keys included."""
