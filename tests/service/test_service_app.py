@@ -66,13 +66,14 @@ def test_every_answer_has_a_request_id_and_keeps_a_sensible_one(client: Any) -> 
 
 
 def test_every_answer_has_the_headers_that_browsers_obey(client: Any) -> None:
-    for path in ("/healthz", "/v1/usage", "/v1/nothing", "/v1/toys/broken"):
+    for path in ("/healthz", "/v1/usage", "/v1/nothing", "/v1/toys/broken", "/", "/sign-in", "/metrics"):
         headers = client.get(path).headers
-        assert headers["x-content-type-options"] == "nosniff"
-        assert headers["referrer-policy"] == "same-origin" and headers["cache-control"] == "no-store"
-        assert "unsafe" not in headers["content-security-policy"]
-        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
         assert "access-control-allow-origin" not in headers
+        if not headers["content-type"].startswith("application/"):
+            assert headers["referrer-policy"] == "same-origin"
+            assert "unsafe" not in headers["content-security-policy"]
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
 
 
 def test_bound_to_loopback_only_its_names_are_answered(service: Service, tmp_path: Path) -> None:
@@ -239,6 +240,18 @@ def test_the_document_tells_of_problems_and_of_keys_on_every_route(service: Serv
             assert route["responses"]["default"]["content"] == {"application/problem+json": problem}
             assert ("security" in route) == (path in ("/healthz", "/readyz"))
     assert document["security"]
+
+
+def test_predictions_go_past_the_router_and_are_guarded_and_counted_all_the_same(
+    service: Service, client: Any
+) -> None:
+    problem_in(client.post("/v1/predict", content=b"x" * 1_001), 413)
+    problem_in(client.post("/v1/predict", json={"model": "none", "inputs": ["x"]}), 404, "not-found")
+    json = {"Content-Type": "application/json"}
+    problem_in(client.post("/v1/predict", content=b'{"model": NaN}', headers=json), 400, "invalid-json")
+    answer = client.get("/v1/predict")
+    assert problem_in(answer, 405) and answer.headers["allow"] == "POST"
+    assert b'route="/v1/predict",status="404"' in service.metrics.text()
 
 
 def test_the_document_is_shown_to_whoever_has_a_key(service: Service, client: Any) -> None:

@@ -68,7 +68,7 @@ def create_app(service: Service) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.service = service
-    app.add_middleware(Front, service=service)
+    app.add_middleware(Front, service=service, quick={("POST", "/v1/predict"): predict.predict})
     for kind in TRANSLATED:
         app.add_exception_handler(kind, _refuse)
     for part in PARTS:

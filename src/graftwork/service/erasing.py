@@ -27,6 +27,7 @@ from graftwork.service.database.tables import (
 )
 from graftwork.service.jobs import queue
 from graftwork.service.security import new_secret
+from graftwork.service.uploads import keeping
 
 CANCEL_S = 6.0
 """How long running jobs get to end; those that do not lose their right to write anyway."""
@@ -62,8 +63,18 @@ def erase(here: Service, owner_id: str, *, owner_too: bool) -> None:
     here.models.forget_owner(owner_id)
     for folder in left.folders:
         shutil.rmtree(folder, ignore_errors=True)
+    _drop_uploads(here, owner_id)
     for digest in left.digests:
         drop_artefact(here, digest)
+
+
+def _drop_uploads(here: Service, owner_id: str) -> None:
+    """Bytes that no row names; what is being uploaded meanwhile stays whole."""
+    folder = here.settings.uploads(owner_id)
+    with keeping:
+        with here.database.read() as session:
+            known = set(session.scalars(select(File.sha256).where(File.owner_id == owner_id)))
+        _remove(one for one in folder.glob("[0-9a-f]*") if one.name not in known)
 
 
 def drop_artefact(here: Service, digest: str) -> bool:
@@ -87,7 +98,6 @@ def sweep(here: Service) -> None:
     with here.database.read() as session:
         owners, datasets = (set(session.scalars(select(table.id))) for table in (Owner, Dataset))
         jobs = set(session.scalars(select(Job.id).where(Job.state.not_in(TERMINAL))))
-        files = {(owner, sha256) for owner, sha256 in session.execute(select(File.owner_id, File.sha256))}
     for parent, named in (
         (settings.uploads("."), owners),
         (settings.private("."), owners),
@@ -95,8 +105,6 @@ def sweep(here: Service) -> None:
         (settings.run("."), jobs),
     ):
         _remove(one for one in _old(parent) if one.name not in named)
-    for owner in owners:
-        _remove(one for one in _old(settings.uploads(owner)) if (owner, one.name) not in files)
     artefacts = list(_old(settings.artefacts))
     _remove(one for one in artefacts if one.name.startswith("."))  # never finished
     for one in artefacts:
@@ -150,7 +158,6 @@ def _delete_rows(here: Service, session: Session, owner_id: str) -> _Left:
     folders = [
         *(settings.run(job) for job in jobs),
         *(settings.dataset(dataset) for dataset in datasets),
-        settings.uploads(owner_id),
         settings.private(owner_id),
     ]
     return _Left(folders, digests)

@@ -4,10 +4,12 @@ Plain ASGI: it is on the way of each prediction.
 """
 
 import hmac
+import itertools
 import logging
 import re
 import secrets
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -48,8 +50,12 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-store",
 }
-"""Of every answer, unless its route has said otherwise."""
+"""Of every answer, unless its route has said otherwise. What a browser never shows as a page needs few."""
 _HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+_OF_DATA = [one for one in _HEADERS if one[0] in (b"x-content-type-options", b"cache-control")]
+_PREFIX = secrets.token_hex(4)
+_NUMBERS = itertools.count()
+Quick = Callable[[Request], Awaitable[Response]]
 _KEY = re.compile(r"gw_[A-Za-z0-9_-]{43}")
 _ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 
@@ -57,8 +63,9 @@ _ID = re.compile(rb"[A-Za-z0-9_.-]{1,64}")
 class Front:
     """Request ids, hosts, identities, limits of bodies, headers, problems and the count of it all."""
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app, self._service = app, service
+    def __init__(self, app: ASGIApp, service: Service, quick: Mapping[tuple[str, str], Quick]) -> None:
+        """quick: method and path -> what answers them, past all of the framework's routing."""
+        self._app, self._service, self._quick = app, service, quick
         limits = service.settings.limits
         self._body, self._upload, self._idle = limits.body, limits.upload, limits.idle
         settings = service.settings
@@ -79,16 +86,19 @@ class Front:
         answer = Answer(send, headers.get(b"x-request-id"))
         state = scope.setdefault("state", {})
         state["request_id"] = answer.request_id
+        quick = None
         try:
             _require_length(headers, most)
             early = await self._let_in(scope, headers, state, body)
-            await (early or self._app)(scope, body, answer)
+            quick = self._quick.get((scope["method"], scope["path"])) if early is None else None
+            found = await quick(Request(scope, body)) if quick else early or self._app
+            await found(scope, body, answer)
         except ClientDisconnect:
             answer.status = answer.status or GONE
         except Exception as error:
             await self._failed(error, scope, body, answer)
         finally:
-            route = getattr(scope.get("route"), "path", "none")
+            route = scope["path"] if quick else getattr(scope.get("route"), "path", "none")
             self._service.metrics.request(
                 scope["method"], route, answer.status, time.perf_counter() - started
             )
@@ -160,16 +170,19 @@ class Answer:
     def __init__(self, send: Send, asked: bytes | None) -> None:
         self._send = send
         self.status = 0
-        self.request_id = asked.decode() if asked and _ID.fullmatch(asked) else secrets.token_hex(8)
+        # counted: asking the system for chance would hand every other thread its turn first
+        given = asked and _ID.fullmatch(asked)
+        self.request_id = given[0].decode() if given else f"{_PREFIX}{next(_NUMBERS):08x}"
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             said = message.get("headers", [])
-            names = {name for name, _ in said}
+            names = dict(said)
+            is_data = names.get(b"content-type", b"").startswith(b"application/")
             message["headers"] = [
                 *said,
-                *(one for one in _HEADERS if one[0] not in names),
+                *(one for one in (_OF_DATA if is_data else _HEADERS) if one[0] not in names),
                 (b"x-request-id", self.request_id.encode()),
             ]
         await self._send(message)
