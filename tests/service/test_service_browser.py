@@ -173,7 +173,9 @@ def test_a_picture_is_answered_and_a_wrong_answer_corrected(
         page.set_input_files("#file", file("new.png", picture("circle", 99), "image/png"))
         page.wait_for_selector("#reply:not([hidden])")
         assert page.inner_text("#answer") == "circle"
-        shares = [float(one.strip("<> %")) for one in page.locator("#probabilities .number").all_inner_texts()]
+        shares = [
+            float(one.strip("<> %")) for one in page.locator("#probabilities .number").all_inner_texts()
+        ]
         assert shares == sorted(shares, reverse=True) and abs(sum(shares) - 100) < 0.5
         page.fill("#truth", "Square")
         page.get_by_role("button", name="Add to the data").click()
@@ -312,11 +314,20 @@ def test_a_wrong_key_does_not_sign_in_and_a_new_one_does(
         key = page.inner_text("#secret")
         page.reload()
         assert key not in page.content()
+        page.fill("#key-name", "lost")
+        page.get_by_role("button", name="Create the key").click()
+        page.wait_for_selector("#made:not([hidden])")
+        lost = page.inner_text("#secret")
+        page.reload()
+        page.get_by_role("row", name="lost").get_by_role("button").click()
+        page.locator("#revoke [data-yes]").click()
+        page.get_by_role("row", name="lost").wait_for(state="detached")
     with visit(browser, server) as page:
         page.goto(f"{server.url}/models")
-        page.fill("#key", "gw_wrong")
-        page.get_by_role("button", name="Sign in").click()
-        page.get_by_text("not known here").wait_for()
+        for wrong in ("gw_wrong", lost):
+            page.fill("#key", wrong)
+            page.get_by_role("button", name="Sign in").click()
+            page.get_by_text("not known here").wait_for()
         page.fill("#key", key)
         page.get_by_role("button", name="Sign in").click()
         page.wait_for_url(f"{server.url}/")

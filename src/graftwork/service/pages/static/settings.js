@@ -12,11 +12,14 @@ at("new-key")?.addEventListener("submit", (event) => {
   });
 });
 
+let leaving = null;  // the button of the key that is about to go
 for (const button of document.querySelectorAll("[data-revokes]")) {
-  button.addEventListener("click", () => attempt(button, at("key-wrong"), async () => {
-    await ask("DELETE", `/v1/keys/${button.dataset.revokes}`);
-    button.closest("tr").remove();
-  }));
+  button.addEventListener("click", () => { leaving = button; at("revoke").showModal(); });
 }
+confirms("revoke", async () => {
+  await ask("DELETE", `/v1/keys/${leaving.dataset.revokes}`);
+  leaving.closest("tr").remove();
+  at("revoke").close();
+});
 
 confirms("wipe", async () => { await ask("DELETE", "/v1/owners/me/data"); location.assign("/"); });
