@@ -1,6 +1,8 @@
 """Models: listed, described, downloaded as what can be loaded, renamed and deleted for good."""
 
 import io
+import json
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +75,23 @@ def test_a_damaged_artefact_is_not_sent(service: Service, ann: Any, tickets: str
     (folder / "head.safetensors").write_bytes(b"other")
     found = problem_in(ann.get(f"/v1/models/{tickets}/artefact"), 409, "artefact-damaged")
     assert str(service.settings.root) not in found["detail"]
+
+
+def test_a_name_that_is_no_utf_8_is_shown_and_can_be_asked(service: Service, tmp_path: Path) -> None:
+    toy_artefact(tmp_path / "b.graft").rename(tmp_path / os.fsdecode(b"\xff.graft"))
+    with client_of(service, key_of(service, OPERATOR)) as operator:
+        (found,) = operator.get("/v1/models").json()["items"]
+        assert found["name"] == "\ufffd"
+        assert operator.get(f"/v1/models/{found['id']}/artefact").status_code == 200
+        assert operator.post("/v1/predict", json={"model": found["id"], "inputs": ["x"]}).status_code == 200
+
+
+def test_a_manifest_that_json_cannot_say_is_damaged(service: Service, ann: Any, tickets: str) -> None:
+    folder = service.models.find(caller_of(service), tickets).folder
+    said = json.loads((folder / "manifest.json").read_text())
+    for result in ({"half": "\ud800"}, {"number": float("nan")}, []):
+        (folder / "manifest.json").write_text(json.dumps({**said, "result": result}))
+        problem_in(ann.get(f"/v1/models/{tickets}"), 409, "artefact-damaged")
 
 
 def test_nothing_outside_an_artefact_is_sent(service: Service, tmp_path: Path) -> None:

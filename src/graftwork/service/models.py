@@ -146,7 +146,8 @@ class Models:
     def look(self) -> None:
         """Read what is new in the database and under ROOT."""
         with self._lock:
-            since = max(0, int((self._newest - LATE_S) * 1000))
+            # a row from a clock that is ahead must not hide those of clocks that are right
+            since = max(0, int((min(self._newest, time.time()) - LATE_S) * 1000))
             with self._database.read() as session:
                 rows = session.scalars(select(tables.Model).where(tables.Model.id > f"model_{since:012x}"))
                 for row in rows:
@@ -244,7 +245,7 @@ class Models:
 def _shelved(one: Shelved) -> Known:
     # the id says the name, so that it stays the same over restarts, and sorts as names do
     return Known(
-        _SHELF + one.name.encode("utf-8", "surrogateescape").hex(),
+        _SHELF + one.name.encode().hex(),
         one.name,
         OPERATOR,
         "root",
@@ -267,6 +268,6 @@ def _name_in(said: str) -> str:
     if not said.startswith(_SHELF):
         return ""
     try:
-        return bytes.fromhex(said.removeprefix(_SHELF)).decode("utf-8", "surrogateescape")
+        return bytes.fromhex(said.removeprefix(_SHELF)).decode()
     except ValueError:
         return ""

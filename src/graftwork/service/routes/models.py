@@ -1,7 +1,5 @@
 """Models: fitted or brought here, and those under ROOT; their reports and artefacts."""
 
-import json
-from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -116,14 +114,17 @@ def one(here: Service, caller: Caller, model: str) -> dict[str, Any]:
 def in_full(here: Service, caller: Caller, model: str) -> dict[str, Any]:
     """The same with what its manifest says, as `shapes.ModelInFull`."""
     found = here.models.find(caller, model)
-    said = _manifest(found)
+    try:
+        said, _ = manifest.read(found.folder)
+    except ArtefactError as error:
+        raise damaged(found, error) from error
     return {
         **found.shape(),
-        "result": said.get("result", {}),
-        "settings": said.get("settings", {}),
-        "machine": said.get("machine", ""),
-        "versions": said.get("versions", {}),
-        "licence": (said.get("source") or {}).get("licence"),
+        "result": said.result,
+        "settings": said.settings,
+        "machine": said.machine,
+        "versions": said.versions,
+        "licence": None if said.source is None else said.source.licence,
     }
 
 
@@ -141,18 +142,6 @@ def damaged(found: Known, error: ArtefactError) -> Problem:
         return not_found("model", found.name)
     detail = str(error).replace(str(found.folder), f"the artefact of {found.name[:80]!r}")
     return Problem(409, "artefact-damaged", detail)
-
-
-def _manifest(found: Known) -> dict[str, Any]:
-    try:
-        said = json.loads(_text(found.folder / "manifest.json"))
-    except FileNotFoundError:
-        raise not_found("model", found.name) from None
-    return said if isinstance(said, dict) else {}
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
 
 
 def _require_ours(found: Known, what: str) -> None:
