@@ -98,7 +98,7 @@ class Line:
         self._ready: dict[Any, list[_Window]] = {}
         self._running: dict[int, _Window] = {}
         self._busy = 0
-        self._ahead, self._most_ahead = 0, 4 * cores()
+        self._ahead, self._most_ahead = 0, 4 * max(cores(), readers.count)
         self._moved_at = time.monotonic()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -115,11 +115,9 @@ class Line:
             for index in range(len(asked.contents)):
                 place = (self._turn + index, next(self._numbers))
                 heapq.heappush(self._waiting, _Row(place, asked, index))
-            room = self._ahead < self._most_ahead
             if self._known is None:
                 self._moved.notify()
-        if self._known is not None and room:
-            self._readers.call(self)
+        self._read_on()
         if not asked.contents:
             asked.finish()
         return True
@@ -152,6 +150,11 @@ class Line:
 
     # Reading, in other processes
 
+    def _read_on(self) -> None:
+        """Have more read where there is room for several: readers that wake for each one cost more."""
+        if self._known is not None and self._waiting and self._ahead <= self._most_ahead // 2:
+            self._readers.call(self)
+
     def next_job(self) -> Job | None:
         """See `reading.Line`; only so many contents are read ahead of the network."""
         assert self._known is not None
@@ -177,6 +180,7 @@ class Line:
                 self._refuse(row, str(outcome))
             else:
                 self._give_up(row.asked, outcome)
+            self._read_on()
             return
         with self._lock:
             self._put(row, outcome)
@@ -221,8 +225,7 @@ class Line:
         numbers = itertools.count()
         while (windows := self._next_batch(slots, numbers)) is not None:
             positions, chosen = windows
-            if self._known is not None and self._waiting:
-                self._readers.call(self)  # there is room to read ahead again
+            self._read_on()
             inputs = zip(*(window.inputs for window in chosen), strict=True)
             yield positions, chosen[0].inputs if len(chosen) == 1 else tuple(map(np.concatenate, inputs))
 

@@ -19,8 +19,6 @@ from graftwork.serving.tasks import Task
 
 LITTLE = 64
 """Heads times rows that are applied on the loop itself."""
-Said = tuple[NDArray[np.float64], NDArray[np.bool_]]
-"""Probabilities and flags of one task's readable contents."""
 
 
 @dataclass(eq=False)
@@ -98,6 +96,8 @@ def _outcomes(requests: Sequence[Request]) -> list[_Outcome]:
     """What is to be told to each of these requests, which share a backbone."""
     found: dict[int, _Outcome] = {i: one.failure for i, one in enumerate(requests) if one.failure is not None}
     whole = [i for i in range(len(requests)) if i not in found]
+    if not whole:
+        return [found[i] for i in range(len(requests))]
     try:
         for i, replies in zip(whole, _answered([requests[i] for i in whole]), strict=True):
             found[i] = replies
@@ -109,30 +109,32 @@ def _outcomes(requests: Sequence[Request]) -> list[_Outcome]:
 
 def _answered(requests: Sequence[Request]) -> list[list[Replies]]:
     """All heads of all requests, over one matrix of features."""
-    if not requests:
-        return []
-    matrix, pairs, first = [], list[tuple[Task, IntArray]](), 0
+    matrix, pairs, first = list[NDArray[np.float32]](), list[tuple[Task, IntArray]](), 0
     for request in requests:
-        readable = _readable(request)
-        matrix.append(request.features[readable])
-        rows = np.arange(first, first + len(readable))
+        seen = request.features
+        if request.unreadable:
+            seen = np.delete(seen, list(request.unreadable), axis=0)
+        rows = np.arange(first, first + len(seen))
         pairs += [(task, rows) for task in request.tasks] if len(rows) else []
-        first += len(readable)
-    said = iter(fanout.answer(pairs, np.concatenate(matrix)) if pairs else ())
+        matrix.append(seen)
+        first += len(seen)
+    whole = matrix[0] if len(matrix) == 1 else np.concatenate(matrix) if pairs else None
+    said = iter(fanout.answer(pairs, whole) if whole is not None and pairs else ())
     return [[_replies(request, task, said) for task in request.tasks] for request in requests]
 
 
-def _readable(request: Request) -> IntArray:
-    return np.array([i for i in range(len(request.contents)) if i not in request.unreadable], dtype=np.int64)
-
-
-def _replies(request: Request, task: Task, said: Iterator[Said]) -> Replies:
+def _replies(request: Request, task: Task, said: Iterator[fanout.Answer]) -> Replies:
     """Of `task`, whose answers come next, to every input of the request."""
-    readable, count = _readable(request), len(request.contents)
-    probabilities: NDArray[np.float64] = np.full((count, len(task.labels)), np.nan)
-    unknown: NDArray[np.bool_] = np.zeros(count, dtype=np.bool_)
+    count, index = len(request.contents), request.index
+    if not request.unreadable and count:
+        probabilities, unknown = next(said)
+        if len(index) == count:  # each input is another
+            return Replies(task.labels, probabilities, unknown, {})
+        return Replies(task.labels, probabilities[index], unknown[index], {})
+    probabilities, unknown = np.full((count, len(task.labels)), np.nan), np.zeros(count, dtype=np.bool_)
+    readable = np.setdiff1d(np.arange(count), list(request.unreadable))
     if len(readable):
         probabilities[readable], unknown[readable] = next(said)
-    places = enumerate(request.index.tolist())
+    places = enumerate(index.tolist())
     reasons = {i: request.unreadable[k] for i, k in places if k in request.unreadable}
-    return Replies(task.labels, probabilities[request.index], unknown[request.index], reasons)
+    return Replies(task.labels, probabilities[index], unknown[index], reasons)

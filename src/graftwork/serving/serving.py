@@ -1,7 +1,6 @@
 """The facade: inputs and artefacts in, answers out; whoever serves HTTP, or none, stands in front of it."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -55,28 +54,27 @@ class Serving:
         damaged or gone, Busy where too much is waiting.
         """
         with self._accepted(len(items)):
-            tasks = [await self._task(folder) for folder in folders]
-            for task in tasks:
-                _require_kind(task, items)
-            shared: defaultdict[str, list[int]] = defaultdict(list)
+            tasks = [self._tasks.held(folder) or await self._opened(folder) for folder in folders]
+            shared: dict[str, list[int]] = {}
             for i, task in enumerate(tasks):
-                shared[task.fingerprint].append(i)
+                _require_kind(task, items)
+                shared.setdefault(task.fingerprint, []).append(i)
             contents, index = _distinct(items)
+            replies: list[Replies | None] = [None] * len(tasks)
             requests: list[Request] = []
             try:
                 for fingerprint, members in shared.items():
                     about = [tasks[i] for i in members]
                     requests.append(await self._asked(fingerprint, about, contents, index))
-                replies = await asyncio.gather(*(request.answer for request in requests))
+                for members, request in zip(shared.values(), requests, strict=True):
+                    for i, one in zip(members, await request.answer, strict=True):
+                        replies[i] = one
             finally:
                 for request in requests:
                     request.gone = True
-                    request.answer.cancel()  # of no effect on one that was answered
-        placed = {
-            i: one for members, said in zip(shared.values(), replies, strict=True)
-            for i, one in zip(members, said, strict=True)
-        }  # fmt: skip
-        return [placed[i] for i in range(len(folders))]
+                    if not request.answer.cancel():
+                        request.answer.exception()  # seen, whether or not it is the one that is raised
+        return [one for one in replies if one is not None]
 
     def forget(self, folder: Path) -> None:
         """The artefact was deleted or replaced; from any thread."""
@@ -128,10 +126,7 @@ class Serving:
         finally:
             self._waiting -= count
 
-    async def _task(self, folder: Path) -> Task:
-        found = self._tasks.held(folder)
-        if found is not None:
-            return found
+    async def _opened(self, folder: Path) -> Task:
         return await asyncio.get_running_loop().run_in_executor(self._opening, self._tasks.get, folder)
 
     async def _asked(
