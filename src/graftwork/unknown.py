@@ -30,7 +30,7 @@ CALIBRATION = 2_000
 CHUNK = 4_096
 BLOCK = 64
 """Rows of a bank taken at once: in single precision they still fit a processor's cache."""
-DIRECTIONS, SHORTLIST = 64, 32
+DIRECTIONS, SHORTLIST = 64, 16
 ONE_BY_ONE = 8
 """Rows up to which a shortlist for each costs less than comparing all of them with the whole bank."""
 
@@ -156,22 +156,41 @@ class Shortlisted:
 
     def unknown(self, features: NDArray[np.float32]) -> NDArray[np.bool_]:
         """See `Familiarity.unknown`."""
-        bank, neighbours = self.whole.bank, self.whole.neighbours
-        if len(features) > ONE_BY_ONE or features.shape[1] != bank.shape[1] or len(bank) <= 2 * SHORTLIST:
+        return self.unknown_of(Placed.of(features))
+
+    def unknown_of(self, asked: "Placed") -> NDArray[np.bool_]:
+        """The same of rows that were prepared together with others."""
+        bank, neighbours, features = self.whole.bank, self.whole.neighbours, asked.features
+        small = len(bank) <= 2 * SHORTLIST or neighbours > SHORTLIST
+        if len(features) > ONE_BY_ONE or features.shape[1] != bank.shape[1] or small:
             return self.whole.unknown(features)
-        rows = _normalised(features)
-        guessed = rows @ _directions(rows.shape[1]) @ self.placed.T
+        guessed = asked.along @ self.placed.T
         near = np.argpartition(guessed, -SHORTLIST, axis=1)[:, -SHORTLIST:]
-        unknown = np.empty(len(rows), dtype=bool)
-        for i, row in enumerate(rows):
-            similar = single(bank[near[i]]) @ row
-            unknown[i] = _from_similar(similar[None], neighbours)[0] > self.whole.threshold
+        similar = np.stack([single(bank[near[i]]) @ row for i, row in enumerate(asked.rows)])
+        unknown = _from_similar(similar, neighbours) > self.whole.threshold
         if unknown.any():
             unknown[unknown] = self.whole.unknown(features[unknown])
-        return unknown
+        return np.asarray(unknown)
 
     def arrays(self) -> Mapping[str, NDArray[Any]]:
         return self.whole.arrays()
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Features (rows, width), the same of length 1, and those along the directions of `Shortlisted`."""
+
+    features: NDArray[np.float32]
+    rows: NDArray[np.float32]
+    along: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, features: NDArray[np.float32]) -> Self:
+        rows = _normalised(features)
+        return cls(features, rows, rows @ _directions(rows.shape[1]))
+
+    def take(self, index: IntArray) -> Self:
+        return type(self)(self.features[index], self.rows[index], self.along[index])
 
 
 @cache

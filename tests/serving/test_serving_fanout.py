@@ -1,5 +1,6 @@
 """What many tasks say of one run's features is what each says by itself."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,14 @@ def test_a_shortlist_without_one_near_row_is_not_the_last_word() -> None:
     asked = np.random.default_rng(2).poisson(3, (50, toys.WIDTH)).astype(np.float32)
     flags = np.concatenate([blind.unknown(row[None]) for row in asked])
     assert np.array_equal(flags, whole.unknown(asked)) and not flags.all()
+
+
+def test_more_neighbours_than_a_shortlist_holds_are_found_all_the_same() -> None:
+    asked = np.random.default_rng(2).poisson(3, (50, toys.WIDTH)).astype(np.float32)
+    whole = replace(tiny_tasks.known(300), neighbours=40)
+    whole = replace(whole, threshold=float(np.median(whole.distance(asked))))
+    flags = np.concatenate([Shortlisted.of(whole).unknown(row[None]) for row in asked])
+    assert np.array_equal(flags, whole.unknown(asked)) and 0 < flags.mean() < 1
 
 
 def test_half_precision_is_read_exactly() -> None:

@@ -11,6 +11,7 @@ from graftwork.heads import LinearHead
 from graftwork.model import softmax
 from graftwork.rows import IntArray
 from graftwork.serving.tasks import Task
+from graftwork.unknown import Placed, Shortlisted
 
 BLOCK_BYTES = 4_000_000
 """Of weights in double precision, which many heads of one shape are applied in together."""
@@ -40,8 +41,11 @@ def answer(asked: Sequence[tuple[Task, IntArray]], features: NDArray[np.float32]
             seen = features[index].astype(np.float64).reshape(len(part), count, features.shape[1])
             for i, probabilities in zip(part, _linear([asked[i][0].head for i in part], seen), strict=True):
                 found[i] = probabilities
+    placed = (
+        Placed.of(features) if any(isinstance(one.familiarity, Shortlisted) for one, _ in asked) else None
+    )
     return [
-        (probabilities, _unknown(task, features[rows]))
+        (probabilities, _unknown(task, features, placed, rows))
         for probabilities, (task, rows) in zip(found, asked, strict=True)
     ]
 
@@ -58,7 +62,11 @@ def _linear(heads: Sequence[Any], seen: NDArray[np.float64]) -> NDArray[np.float
     return softmax(logits.reshape(-1, logits.shape[2])).reshape(logits.shape)
 
 
-def _unknown(task: Task, features: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _unknown(
+    task: Task, features: NDArray[np.float32], placed: Placed | None, rows: IntArray
+) -> NDArray[np.bool_]:
     if task.familiarity is None:
-        return np.zeros(len(features), dtype=bool)
-    return task.familiarity.unknown(features)
+        return np.zeros(len(rows), dtype=bool)
+    if placed is not None and isinstance(task.familiarity, Shortlisted):
+        return task.familiarity.unknown_of(placed.take(rows))
+    return task.familiarity.unknown(features[rows])
