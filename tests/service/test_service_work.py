@@ -145,6 +145,25 @@ def test_a_record_of_an_inspection_stays_short_whatever_is_in_the_rows(shop: Sho
     assert len(json.dumps(made.inspection)) < 100_000
 
 
+def test_a_dataset_deleted_while_it_is_inspected_leaves_nothing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graftwork.service.work import inspecting
+
+    honest = inspecting.inspect
+
+    def deleted_meanwhile(*args: Any) -> Any:
+        with shop.database.write() as session:
+            (row,) = session.query(Dataset)
+            session.delete(row)
+        return honest(*args)
+
+    monkeypatch.setattr(inspecting, "inspect", deleted_meanwhile)
+    with pytest.raises(AssertionError):  # the shop looks for what has gone
+        shop.dataset(flowers(4))
+    assert not list((shop.settings.home / "datasets").rglob("*.png"))
+
+
 def test_another_owners_file_is_no_file_of_a_dataset(shop: Shop) -> None:
     from graftwork.service.database.tables import File
 

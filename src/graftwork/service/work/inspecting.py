@@ -1,6 +1,7 @@
 """The job that makes a dataset of uploaded files: lay them out, read every row once, say what was found."""
 
 import shutil
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
@@ -44,12 +45,26 @@ def work(job: Job, desk: Desk) -> None:
         prepare(loaded, found)  # what a fit would refuse is refused now
     except (Problem, RequestError) as error:
         problem = _problem(error, said)
-        shutil.rmtree(folder / CONTENTS, ignore_errors=True)
-        (folder / DONE).unlink(missing_ok=True)
+        _clear(folder)
         desk.fail(problem["code"], problem["detail"], also=_refused(dataset.id, problem, found, said))
         return
     record = _record(found, said)
-    desk.finish({"rows": found.rows, "kind": found.kind}, also=_ready(dataset.id, done, found, record))
+    try:
+        ended = desk.finish(
+            {"rows": found.rows, "kind": found.kind}, also=_ready(dataset.id, done, found, record)
+        )
+    except (
+        Problem
+    ):  # the dataset was deleted meanwhile; where the job was lost, another attempt uses the files
+        _clear(folder)
+        raise
+    if ended == "cancelled":
+        _clear(folder)
+
+
+def _clear(folder: Path) -> None:
+    (folder / DONE).unlink(missing_ok=True)
+    shutil.rmtree(folder / CONTENTS, ignore_errors=True)
 
 
 def _sent(session: Session, desk: Desk, dataset: tables.Dataset) -> list[Sent]:
