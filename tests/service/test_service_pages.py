@@ -44,6 +44,24 @@ FIT: dict[str, Any] = {
         "caution": HOSTILE,
     },
 }
+MANIFEST: dict[str, Any] = {
+    "schema_version": 3,
+    "task": "classification",
+    "kind": "image",
+    "labels": ["a", "b"],
+    "source": None,
+    "backbone": {"name": "images", "config": {}},
+    "fingerprint": "f" * 64,
+    "head": {"name": "linear", "config": {}},
+    "strategy": "probe",
+    "settings": {},
+    "result": {},
+    "machine": "",
+    "versions": {},
+    "examples": False,
+    "created": "2026-11-22T00:00:00Z",
+    "files": {},
+}
 INSPECTION: dict[str, Any] = {
     "rows": 40,
     "kind": "image",
@@ -165,7 +183,7 @@ def model(service: Service, result: Any = FIT, **changes: Any) -> tables.Model:
     digest = f"{time.time_ns():064x}"
     folder = service.settings.artefacts / digest
     folder.mkdir(parents=True)
-    (folder / "manifest.json").write_text(json.dumps({"result": result}))
+    (folder / "manifest.json").write_text(json.dumps({**MANIFEST, "result": result}))
     (folder / "report.html").write_text("<h1>report</h1>")
     summary = {name: result.get(name) for name in ("scores", "metric", "verdict")} if result else {}
     made: dict[str, Any] = {
@@ -279,7 +297,7 @@ def test_hidden_characters_in_names_are_written_out(here: Service) -> None:
         {**FIT, "metric": HOSTILE},
         {**FIT, "scores": {"test": {"accuracy": {"value": "much"}}}},
         {**FIT, "verdict": {"outcome": HOSTILE}},
-        {**FIT, "verdict": {**FIT["verdict"], "difference": 1e999}},
+        {**FIT, "verdict": {**FIT["verdict"], "difference": "much"}},
         {**FIT, "dataset": {"splits": [HOSTILE]}},
         {**FIT, "baselines": {HOSTILE: {"accuracy": {"value": None}}}},
     ],
