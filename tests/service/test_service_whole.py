@@ -2,7 +2,6 @@
 
 import io
 import re
-import shutil
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -138,7 +137,8 @@ def test_the_python_of_the_documentation_runs(
 ) -> None:
     text = (Path(__file__).parents[2] / "docs" / "service.md").read_text("utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    shutil.copy(str(files("graftwork") / "packaged" / "messages.csv"), tmp_path / "tickets.csv")
+    head, *rows = (files("graftwork") / "packaged" / "messages.csv").read_text("utf-8").splitlines(True)
+    (tmp_path / "tickets.csv").write_text(head + "".join(rows[::2]), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     key = key_of(service, "ann")
     working = worker(service, 2, monkeypatch)
