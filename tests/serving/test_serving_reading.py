@@ -168,6 +168,17 @@ def test_a_reader_that_does_not_start_is_an_error_for_who_asks(monkeypatch: pyte
         assert isinstance(outcome, WorkError) and "did not start" in str(outcome)
 
 
+def test_closing_does_not_wait_for_a_content_that_is_being_read() -> None:
+    with asking(seconds=600) as line:
+        line.ask(b"up")
+        line.waiting.append((0, b"sleep"))
+        line.outcomes.clear()
+        line.readers.call(line)
+        while line.waiting:
+            time.sleep(0.01)
+    assert isinstance(line.outcomes[0], GraftworkError)
+
+
 def test_a_reader_imports_no_torch() -> None:
     code = "import graftwork.backbones.reader, sys; print({'torch', 'openvino'} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

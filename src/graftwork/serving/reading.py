@@ -68,6 +68,7 @@ class Readers:
         self._lines: deque[Line] = deque()
         self._changed = threading.Condition()
         self._alive: set[int] = set()
+        self._processes: list[_Process] = []
         self._numbers = 0
         self._closed = False
         self._up = 0
@@ -108,6 +109,8 @@ class Readers:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            for process in self._processes:
+                process.kill()
         if self._started:
             for thread in self._threads:
                 thread.join()
@@ -133,7 +136,7 @@ class Readers:
 
     def _serve(self) -> None:
         # started by the thread that asks it: the process is told to die with this very thread
-        process = _Process(*self._limits)
+        process = self._started_anew()
         with suppress(WorkError):  # the first that asks for it hears of it
             process.wait_ready()
         with self._changed:
@@ -141,7 +144,7 @@ class Readers:
             self._changed.notify_all()
         while (job := self._next()) is not None:
             if process.ended:
-                process = _Process(*self._limits)
+                process = self._started_anew()
                 self.replaced += 1
             outcome: Prepared | GraftworkError
             try:
@@ -150,6 +153,14 @@ class Readers:
                 outcome = error
             job.done(outcome)
         process.end()
+
+    def _started_anew(self) -> "_Process":
+        process = _Process(*self._limits)
+        with self._changed:
+            self._processes = [one for one in self._processes if not one.ended] + [process]
+        if self._closed:
+            process.kill()
+        return process
 
 
 class _Process:
@@ -242,8 +253,12 @@ class _Process:
             return "does not fit into memory"
         return "crashes its decoder"
 
+    def kill(self) -> None:
+        """From any thread: whoever waits for its answer sees it die."""
+        self._process.kill()
+
     def end(self) -> None:
-        """Kill it where it still runs."""
+        """Kill it where it still runs, and let go of it."""
         self.ended = True
         self._connection.close()
         if self._process.poll() is None:
