@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,25 @@ def test_an_unknown_name_is_looked_for_at_once(tmp_path: Path, monkeypatch: pyte
     assert names(found) == []
     one = found.get("a")
     assert one is not None and one.name == "a"
+
+
+def test_names_that_are_not_there_do_not_keep_the_disk_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, clock = [], [0.0]
+
+    def slow(root: Path) -> Iterator[Any]:
+        looks.append(clock[0])
+        clock[0] += 1.0
+        return iter(())
+
+    monkeypatch.setattr(shelf_module, "_walk", slow)
+    monkeypatch.setattr(shelf_module.time, "monotonic", lambda: clock[0])
+    found = shelf(tmp_path)
+    for _ in range(100):
+        assert found.get("a") is None
+        clock[0] += 0.1
+    assert looks == pytest.approx([0.0, 5.1, 10.2], abs=0.3)
 
 
 def test_an_unchanged_artefact_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ class Shelf:
     root: Path
     _known: dict[str, tuple[_Stamp, Shelved | str]] = field(default_factory=dict, init=False)
     _looked: float = field(default=float("-inf"), init=False)
+    _took: float = field(default=0.0, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def found(self) -> Mapping[str, Shelved]:
@@ -57,7 +58,9 @@ class Shelf:
 
     def _look(self, now: bool = False) -> dict[str, tuple[_Stamp, Shelved | str]]:
         with self._lock:
-            if now or time.monotonic() - self._looked > STALE_S:
+            begun = time.monotonic()
+            # a large folder is not walked without end, whoever asks for names that are not there
+            if begun - self._looked > (0.0 if now else STALE_S) + 4 * self._took:
                 there = dict(sorted(_walk(self.root)))
                 self._known = {
                     name: self._known[name]
@@ -66,6 +69,7 @@ class Shelf:
                     for name, (folder, stamp) in there.items()
                 }
                 self._looked = time.monotonic()
+                self._took = self._looked - begun
             return self._known
 
 
