@@ -309,6 +309,17 @@ def test_a_model_that_says_nonsense_of_itself_has_a_page(here: Service, result: 
             assert client.get(address).status_code == 200
 
 
+def test_a_job_does_not_lead_to_what_was_deleted(here: Service) -> None:
+    row, kept = dataset(here), model(here)
+    gone = job(here, dataset_id=ids.new("data"), model_id=ids.new("model"))
+    there = job(here, dataset_id=row.id, model_id=kept.id)
+    with visitor(here) as client:
+        assert "/datasets/data_" not in client.get(f"/jobs/{gone.id}").text
+        assert "/models/model_" not in client.get(f"/jobs/{gone.id}").text
+        shown = client.get(f"/jobs/{there.id}").text
+    assert f'href="/datasets/{row.id}"' in shown and f'href="/models/{kept.id}"' in shown
+
+
 def test_pages_ask_to_sign_in(here: Service) -> None:
     with client_of(here) as client:
         for address in every_page(here):

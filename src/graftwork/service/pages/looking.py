@@ -78,7 +78,7 @@ def job(t: Words, here: Service, caller: Caller, job_id: str) -> Shown:
     found = job_routes.one(here, caller, job_id)
     [known] = _jobs(here, caller, [found])
     return {
-        "job": found,
+        "job": {**found, "dataset": known["dataset"], "model": _alive(here, caller, found["model"])},
         "about": known["about"],
         "took": known["seconds"],
         **_ranked(found),
@@ -142,7 +142,10 @@ def _card(one: Shown) -> Shown:
 
 
 def _jobs(here: Service, caller: Caller, found: Iterable[Shown]) -> list[Shown]:
-    """Jobs as lines. about: the name of the model or of the data. seconds: None until it has ended."""
+    """Jobs as lines. dataset: None where it was deleted. about: the name of the model or of the data.
+
+    seconds: None until it has ended.
+    """
     listed = list(found)
     wanted = {one["dataset"] for one in listed if one["dataset"]}
     with here.database.read() as session:
@@ -153,11 +156,17 @@ def _jobs(here: Service, caller: Caller, found: Iterable[Shown]) -> list[Shown]:
     return [
         {
             **one,
+            "dataset": one["dataset"] if one["dataset"] in names else None,
             "about": one["request"].get("name") or names.get(one["dataset"]),
             "seconds": _seconds(one["started"], one["finished"]),
         }
         for one in listed
     ]
+
+
+def _alive(here: Service, caller: Caller, model_id: str | None) -> str | None:
+    """The model, unless it was deleted since."""
+    return model_id if model_id and here.models.get(caller, model_id) else None
 
 
 def _refit(here: Service, caller: Caller, model: Shown) -> Shown:
