@@ -31,6 +31,9 @@ CHUNK = 4_096
 BLOCK = 64
 """Rows of a bank taken at once: in single precision they still fit a processor's cache."""
 DIRECTIONS, SHORTLIST = 64, 16
+ALONE = 250_000
+"""Multiplications in a product that BLAS shares out among no threads. Where other work has the processors,
+those threads wait for each other longer than the product takes; a shortlist may be rounded as it likes."""
 ONE_BY_ONE = 8
 """Rows up to which a shortlist for each costs less than comparing all of them with the whole bank."""
 
@@ -148,7 +151,8 @@ class Shortlisted:
     @classmethod
     def of(cls, whole: Familiarity) -> Self:
         directions = _directions(whole.bank.shape[1])
-        parts = (single(whole.bank[block]) @ directions for block in blocks(len(whole.bank), BLOCK))
+        few = max(1, ALONE // directions.size)
+        parts = (single(whole.bank[block]) @ directions for block in blocks(len(whole.bank), few))
         return cls(whole, np.concatenate([*parts]))
 
     def distance(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -187,7 +191,10 @@ class Placed:
     @classmethod
     def of(cls, features: NDArray[np.float32]) -> Self:
         rows = _normalised(features)
-        return cls(features, rows, rows @ _directions(rows.shape[1]))
+        directions = _directions(rows.shape[1])
+        few = max(1, ALONE // directions.size)
+        along = [rows[block] @ directions for block in blocks(len(rows), few)]
+        return cls(features, rows, np.concatenate([*along]) if along else rows @ directions)
 
     def take(self, index: IntArray) -> Self:
         return type(self)(self.features[index], self.rows[index], self.along[index])
