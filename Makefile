@@ -10,7 +10,7 @@ demo: $(READY)  ## the main job on data and models that come with the installati
 	$(BIN)/graft demo text -o .demo/text.graft
 
 test: $(READY)  ## the whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: $(READY)  ## linters and types
 	$(BIN)/ruff check src tests benchmarks recipes
