@@ -91,6 +91,7 @@ def test_an_idempotent_key_is_made_once_and_never_shown_again(service: Service, 
         ({"name": "k", "scope": "root"}, "/scope"),
         ({"name": "k", "expires": "2020-01-01T00:00:00Z"}, "/expires"),
         ({"name": "k", "expires": "2030-01-01T00:00:00"}, "/expires"),
+        ({"name": "k", "expires": "9999-12-31T23:59:59-12:00"}, "/expires"),
         ({"name": "k", "hash": "x"}, "/hash"),
     ],
 )

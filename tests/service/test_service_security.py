@@ -212,6 +212,18 @@ def test_another_sites_forms_are_refused_even_at_sign_in(service: Service, brows
     assert browser.post("/form", headers=ours).status_code == 200
 
 
+@pytest.mark.parametrize("origin", ["http://[", "http://\u00a8", "localhost", "://", ""])
+def test_an_origin_that_is_no_address_is_another_sites(browser: Any, origin: str) -> None:
+    problem_in(_sign_in(browser, "x", headers={"Origin": origin.encode("latin-1")}), 403)
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode", "utf-7", "a\0b"])
+def test_a_sign_in_form_in_a_strange_charset_is_a_wrong_key(browser: Any, charset: str) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="key"\r\n\r\n+2AA-\\\r\n--x--\r\n'
+    said = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+    assert browser.post("/sign-in", content=body, headers=said).status_code == 403
+
+
 def test_signing_out_ends_the_session(service: Service, browser: Any) -> None:
     csrf = _signed_in(service, browser)
     assert browser.get("/v1/usage").status_code == 200

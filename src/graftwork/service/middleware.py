@@ -31,7 +31,7 @@ PUBLIC = ("/healthz", "/readyz", "/sign-in")
 PUBLIC_UNDER = ("/sign-in/", "/static/")
 API = ("/v1/", "/metrics", "/openapi.json", "/healthz", "/readyz")
 UPLOADS = ("/v1/files",)
-FORM = 1_000_000
+FORM = 10_000
 """Bytes of a form of the page; whatever is larger goes to the API, with the token in a header."""
 SAFE = ("GET", "HEAD", "OPTIONS")
 WRONG_KEYS = 60
@@ -130,7 +130,7 @@ class Front:
             raise Problem(404, "not-found", "nothing has NUL in its name")
         if is_public(path):
             if scope["method"] not in SAFE:
-                _same_origin(scope, headers)
+                _same_origin(headers)
             return None
         found = await self._identify(scope, headers)
         if found is None:
@@ -145,7 +145,7 @@ class Front:
         caller = found.caller
         self._service.meter.request(caller.owner_id, found.quotas)
         if caller.csrf is not None and scope["method"] not in SAFE:
-            _same_origin(scope, headers)
+            _same_origin(headers)
             await _require_token(caller.csrf, headers, body)
         state["caller"] = caller
         return None
@@ -248,17 +248,21 @@ def cookie_name(scope: Scope) -> str:
     return SECURE_COOKIE if scope["scheme"] == "https" else COOKIE
 
 
-def _same_origin(scope: Scope, headers: dict[bytes, bytes]) -> None:
+def _same_origin(headers: dict[bytes, bytes]) -> None:
     """Browsers say where a form comes from; programs say nothing, and need not."""
     origin = headers.get(b"origin")
-    if origin is not None and urlsplit(origin.decode("latin-1")).netloc.encode() != headers.get(b"host"):
+    if origin is not None and origin.partition(b"://")[2] != headers.get(b"host"):
         raise forbidden("this came from another site; use the service's own page")
+
+
+def field_of(form: bytes, name: str) -> str:
+    """What a form of the page (application/x-www-form-urlencoded) says in one field; "" where it is absent."""
+    return next((value for field, value in parse_qsl(form.decode("latin-1")) if field == name), "")
 
 
 async def _require_token(csrf: str, headers: dict[bytes, bytes], body: Body) -> None:
     said = headers.get(b"x-csrf-token", b"").decode("latin-1")
     if not said and headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded"):
-        fields = parse_qsl((await body.all(FORM)).decode("latin-1"))
-        said = next((value for name, value in fields if name == "csrf"), "")
+        said = field_of(await body.all(FORM), "csrf")
     if not hmac.compare_digest(said.encode(), csrf.encode()):
         raise forbidden("the page's token is missing or old; load the page again")

@@ -1,11 +1,12 @@
 """API keys: made, listed, revoked; shown once."""
 
 import time
+from datetime import MAXYEAR, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, field_validator
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
@@ -33,6 +34,13 @@ class KeyAsked(Asked):
     scope: Scope = "write"
     expires: AwareDatetime | None = None
     owner: str | None = None
+
+    @field_validator("expires")
+    @classmethod
+    def _showable(cls, said: datetime | None) -> datetime | None:
+        if said is not None and said.year >= MAXYEAR:  # in UTC it may lie beyond what a date can say
+            raise ValueError(f"expected a year before {MAXYEAR}, or nothing for a key without end")
+        return said
 
 
 class KeyShown(Shown):
