@@ -1,6 +1,7 @@
 """The front of the service: what every request passes, and what every answer carries."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -206,7 +207,11 @@ def test_waiting_for_the_client_to_leave_is_not_bounded() -> None:
         b'{"a":' * 33 + b"1" + b"}" * 33,
         b"[" * 900 + b"]" * 900,
         b"[" * 500_000,
+        b"[" + b"1," * 200_000 + b"1]",
+        b"[" + b"{}," * 200_000 + b"{}]",
+        b"[" + b'"",' * 900_000 + b'""]',
     ],
+    ids=lambda body: f"{bytes(body[:20])!r} of {len(body)}",
 )
 def test_what_is_no_plain_json_is_400(body: bytes) -> None:
     with pytest.raises(Problem) as caught:
@@ -220,6 +225,11 @@ def test_plain_json_is_what_it_says() -> None:
     assert loads('{"字": ["\\u00e9", "\\ud83d\\ude00", 1e3, -0.5, null, true]}'.encode()) == {
         "字": ["é", "😀", 1000.0, -0.5, None, True]
     }
+
+
+def test_texts_in_json_may_hold_as_many_marks_as_they_like() -> None:
+    said = ['a, [b], "c", {d} \\' * 100_000, ","]
+    assert loads(json.dumps(said).encode()) == said
 
 
 def test_json_routes_read_strictly_and_take_nothing_else(client: Any) -> None:

@@ -4,12 +4,16 @@ import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from graftwork.service.asking import require_few
 from graftwork.service.context import Service
 from graftwork.service.database.tables import OPERATOR
+from graftwork.service.models import Known
+from graftwork.service.problems import Problem
 from graftwork.service.settings import Limits
 from tiny_models import LABELS, Echo, add_model, caller_of, service_with_models, toy_artefact
 from tiny_service import client_of, key_of, problem_in
@@ -178,6 +182,21 @@ def test_more_than_one_answer_can_hold_is_refused(tmp_path: Path) -> None:
         files = [("model", (None, "tickets"))] + [("input", (None, "a"))] * 6
         problem_in(ann.post("/v1/predict", files=files), 422)
         assert ask(ann, model="tickets", inputs=["a"] * 3).status_code == 200
+
+
+def test_an_answer_whose_labels_would_fill_the_memory_is_refused() -> None:
+    wordy = cast(Known, SimpleNamespace(labels=[f"{i:04}{'x' * 900}" for i in range(1_000)]))
+    with pytest.raises(Problem, match="top=5"):
+        require_few([wordy] * 4, 50, None)
+    require_few([wordy] * 4, 50, 5)
+    plain = cast(Known, SimpleNamespace(labels=[f"{i:04}" for i in range(1_000)]))
+    require_few([plain] * 4, 200, None)
+
+
+def test_a_large_question_is_the_same_question(ann: Any) -> None:
+    asked = {"model": "tickets", "inputs": ["a", "b" * 200_000]}
+    assert [one["unknown"] for one in ask(ann, **asked).json()["answers"]] == [False, True]
+    problem_in(ask(ann, **asked, modle=1), 422)
 
 
 def test_a_model_answers_by_its_id_and_by_its_newest_name(ann: Any, service: Service) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import numpy as np
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from graftwork.rows import PLURAL, Kind
@@ -17,11 +18,15 @@ from graftwork.service.multipart import Part, media_type, parts
 from graftwork.service.problems import Pointer, bad_request, unsupported
 from graftwork.service.settings import Limits
 from graftwork.service.shapes import plain_name
-from graftwork.service.strict import is_json, loads
+from graftwork.service.strict import LARGE, is_json, loads
 from graftwork.serving.records import Item, Replies
 
 NUMBERS = 1_000_000
 """The most probabilities in one answer."""
+LETTERS = 20_000_000
+"""The most letters of labels in one answer: every input's repeats them."""
+_SHORT = 10_000
+"""Probabilities whose labels cannot be too long, however long each is."""
 _NAME = 200
 _UNSAID = (None, "application/octet-stream", "application/x-www-form-urlencoded")
 """Media types that say nothing: the last is what curl sends with --data-binary."""
@@ -56,10 +61,9 @@ async def question(request: Request, limits: Limits) -> Question:
     media = media_type(said)
     query = dict(parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True))
     if is_json(said):
-        asked = _from_json(loads(await request.body()))
-        fields: Mapping[str, Any] = {**query, **{name: asked[name] for name in asked if name != "inputs"}}
-        inputs = asked.get("inputs")
-        given = [_from_value(one, i) for i, one in enumerate(inputs)] if isinstance(inputs, list) else []
+        body = await request.body()
+        asked, given = _from_json(body) if len(body) < LARGE else await run_in_threadpool(_from_json, body)
+        fields: Mapping[str, Any] = {**query, **asked}
     elif media == "multipart/form-data":
         form, given = await _from_form(request, limits)
         fields = {**query, **form}
@@ -92,11 +96,21 @@ def items(given: Sequence[Given], kind: Kind, model: str) -> list[Item]:
 
 def require_few(models: Sequence[Known], inputs: int, top: int | None) -> None:
     """Raise where the answer would be too large to hold."""
-    numbers = inputs * sum(len(one.labels) if top is None else min(top, len(one.labels)) for one in models)
+    shown = [len(one.labels) if top is None else min(top, len(one.labels)) for one in models]
+    numbers = inputs * sum(shown)
     if numbers > NUMBERS:
         raise bad_request(
             f"the answer would hold {numbers:,} probabilities, at most {NUMBERS:,} at once; ask for fewer "
             "with top=5, or for fewer inputs or models"
+        )
+    if numbers <= _SHORT:
+        return
+    longest = (sorted(map(len, one.labels))[-n:] for one, n in zip(models, shown, strict=True))
+    letters = inputs * sum(map(sum, longest))
+    if letters > LETTERS:
+        raise bad_request(
+            f"the labels in the answer would have {letters:,} letters, at most {LETTERS:,} at once; ask for "
+            "fewer with top=5, or for fewer inputs or models"
         )
 
 
@@ -131,7 +145,9 @@ def answers(given: Sequence[Given], replies: Replies, top: int | None) -> list[s
     return said
 
 
-def _from_json(asked: Any) -> dict[str, Any]:
+def _from_json(body: bytes) -> tuple[dict[str, Any], list[Given]]:
+    """(the fields beside the inputs, the inputs)"""
+    asked = loads(body)
     if not isinstance(asked, dict):
         raise bad_request(
             'expected an object such as {"model": NAME, "inputs": [...]}', Pointer("", "no object")
@@ -149,7 +165,8 @@ def _from_json(asked: Any) -> dict[str, Any]:
         raise bad_request(
             "inputs is no list; expected a list of inputs", Pointer("/inputs", "expected a list")
         )
-    return asked
+    given = [_from_value(one, i) for i, one in enumerate(asked.pop("inputs"))]
+    return asked, given
 
 
 def _from_value(value: Any, i: int) -> Given:

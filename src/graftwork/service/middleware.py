@@ -256,7 +256,7 @@ def _same_origin(headers: dict[bytes, bytes]) -> None:
 
 
 def field_of(form: bytes, name: str) -> str:
-    """What a form of the page (application/x-www-form-urlencoded) says in one field; "" where it is absent."""
+    """What a form of the page (application/x-www-form-urlencoded) says in a field; "" where it is absent."""
     return next((value for field, value in parse_qsl(form.decode("latin-1")) if field == name), "")
 
 

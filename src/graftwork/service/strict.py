@@ -8,11 +8,16 @@ from typing import Any, NoReturn
 from fastapi import APIRouter, Request, Response
 from fastapi.params import Form
 from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
 
 from graftwork.service.problems import Problem, unsupported
 from graftwork.service.settings import Limits
 
 DEPTH = Limits().depth
+VALUES = 200_000
+"""The most values of one document: each takes many times its bytes in memory, and all are read in one go."""
+LARGE = 100_000
+"""Bytes that are no longer read on the event loop."""
 
 
 def loads(body: bytes, depth: int = DEPTH) -> Any:
@@ -21,6 +26,8 @@ def loads(body: bytes, depth: int = DEPTH) -> Any:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise _refused(f"byte {error.start} is no UTF-8") from None
+    if _marks(text) > VALUES and _holds_many(text):
+        raise _refused(f"it holds more than {VALUES:,} values")
     try:
         found = json.loads(text, parse_constant=_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
@@ -33,6 +40,17 @@ def loads(body: bytes, depth: int = DEPTH) -> Any:
     if text.count("[") + text.count("{") > depth or "\\u" in text:
         _look(found, depth)
     return found
+
+
+def _marks(text: str) -> int:
+    """Commas and opening brackets: a value each at most."""
+    return text.count(",") + text.count("[") + text.count("{")
+
+
+def _holds_many(text: str) -> bool:
+    """Whether there are more than VALUES beside what strings hold: they may hold as many marks as they like."""
+    plain = text.replace("\\\\", "").replace('\\"', "")
+    return plain.count('"') > 4 * VALUES or sum(map(_marks, plain.split('"')[::2])) > VALUES
 
 
 def _look(found: Any, depth: int) -> None:
@@ -86,7 +104,8 @@ class StrictRequest(Request):
 
     async def json(self) -> Any:
         if not hasattr(self, "_json"):
-            self._json = loads(await self.body())
+            body = await self.body()
+            self._json = loads(body) if len(body) < LARGE else await run_in_threadpool(loads, body)
         return self._json
 
 
