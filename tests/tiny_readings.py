@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,9 @@ class Obedient:
             case b"spin":
                 while True:
                     pass
+            case b"say":  # as whoever has taken the process over may
+                _socket().send_bytes(rest)
+                time.sleep(60)
             case b"crash":
                 os.kill(os.getpid(), signal.SIGSEGV)
             case b"killed":
@@ -50,6 +54,24 @@ class Obedient:
                 )
                 return Prepared.single(np.frombuffer(names.encode(), np.uint8)[None])
         return Prepared.single(np.frombuffer(content, np.uint8)[None].astype(np.float32))
+
+
+@dataclass(frozen=True)
+class Slow:
+    """Loads something large and slow before its first content."""
+
+    def __call__(self, content: bytes) -> Prepared:
+        if "loaded" not in self.__dict__:
+            time.sleep(2)
+            object.__setattr__(self, "loaded", np.ones(300_000_000, np.uint8))
+        return Prepared.single(np.frombuffer(content, np.uint8)[None])
+
+
+def _socket() -> Connection:
+    for one in Path("/proc/self/fd").iterdir():
+        if one.is_symlink() and str(one.readlink()).startswith("socket:"):
+            return Connection(int(one.name))
+    raise AssertionError("no socket")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Contents are read in processes under limits: whatever one does, the others are answered."""
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,9 +19,10 @@ from graftwork.backbones.reader import AREA
 from graftwork.backbones.served import Prepared, Reading
 from graftwork.errors import GraftworkError, Unreadable, WorkError
 from graftwork.serving.reading import Job, Readers
-from tiny_readings import Obedient, Unloadable
+from tiny_readings import Obedient, Slow, Unloadable
 
 MB = 1_000_000
+NONSENSE = "broke its decoder (an answer that makes no sense)"
 
 
 class Asking:
@@ -106,6 +109,11 @@ def test_inputs_of_one_content_are_not_those_of_the_next(line: Asking) -> None:
         (b"allocate 900000000", "does not fit into memory"),
         (b"give %d" % (AREA + 1), "gives a network more than 64 MB"),
         (b"raise", "broke its decoder (ZeroDivisionError: surprising)"),
+        (b"say {}", NONSENSE),
+        (b"say " + b"[" * 100_000, NONSENSE),
+        (b'say {"windows": 0, "arrays": [["<f8", [0]]]}', NONSENSE),
+        (b'say {"windows": 1, "arrays": [["<f4", [1, 9]], ["<f8", [99999999999999999999]]]}', NONSENSE),
+        (b'say {"windows": 1, "arrays": [["<U4", [1, 9]], ["<f8", [1]]]}', NONSENSE),
     ],
 )
 def test_a_content_that_cannot_be_read_has_a_reason_and_the_next_is_read(
@@ -129,6 +137,30 @@ def test_a_content_that_takes_too_long_is_given_up_and_its_process_killed(conten
         assert reason(slow) == "takes too long to read (more than 0.5 s)"
         assert array(first) != array(second)
         assert line.readers.replaced == 1
+
+
+def test_what_a_reading_loads_is_no_contents_memory_or_time() -> None:
+    with asking(most_bytes=100 * MB, seconds=1.5, reading=Slow()) as line:
+        assert array(line.ask(b"a")[0]).tolist() == [[ord("a")]]
+
+
+def test_a_content_is_not_to_blame_for_a_process_that_died_before(line: Asking) -> None:
+    (who,) = line.ask(b"who")
+    os.kill(pid := int(array(who)[0]), signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert len(array(line.ask(b"fine")[0])[0]) == 4
+
+
+def test_where_no_process_can_be_started_those_who_ask_hear_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **settings: object) -> None:
+        raise OSError(errno.EAGAIN, "resources are used up")
+
+    with asking() as line:
+        with monkeypatch.context() as patched:
+            patched.setattr(subprocess, "Popen", full)
+            (outcome,) = line.ask(b"x")
+            assert isinstance(outcome, WorkError) and "resources are used up" in str(outcome)
+        assert len(array(line.ask(b"fine")[0])[0]) == 4
 
 
 def test_what_the_content_is_not_to_blame_for_is_no_reason(line: Asking) -> None:
@@ -176,7 +208,7 @@ def test_closing_does_not_wait_for_a_content_that_is_being_read() -> None:
         line.readers.call(line)
         while line.waiting:
             time.sleep(0.01)
-    assert isinstance(line.outcomes[0], GraftworkError)
+    assert isinstance(line.outcomes[0], WorkError) and "ask again" in str(line.outcomes[0])
 
 
 def test_a_reader_imports_no_torch() -> None:

@@ -14,6 +14,7 @@ import resource
 import signal
 import struct
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing.connection import Connection
@@ -78,6 +79,7 @@ def main(area: int, most_bytes: int) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
             readings[number] = _learnt(content)
             _limit(most_bytes)
+            connection.send_bytes(READY)
         elif verb == FORGET:
             del readings[number]
         else:
@@ -88,7 +90,6 @@ def main(area: int, most_bytes: int) -> None:
 def _learnt(pickled: memoryview) -> Reading:
     try:
         reading: Reading = pickle.loads(pickled)
-        return reading
     except Exception as error:  # it is the reading's fault, and each content's reader hears of it
         said = f"a reader cannot be prepared ({type(error).__name__}: {error})"[:300]
 
@@ -96,6 +97,9 @@ def _learnt(pickled: memoryview) -> Reading:
             raise WorkError(said)
 
         return broken
+    with suppress(Exception):  # what is loaded with a first content is no content's memory or time
+        reading(b"")
+    return reading
 
 
 def _read(reading: Reading, content: bytes, shared: mmap.mmap) -> dict[str, Any]:

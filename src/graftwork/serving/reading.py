@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -136,26 +135,35 @@ class Readers:
 
     def _serve(self) -> None:
         # started by the thread that asks it: the process is told to die with this very thread
-        process = self._started_anew()
+        process: _Process | None = None
         with suppress(WorkError):  # the first that asks for it hears of it
+            process = self._started_anew()
             process.wait_ready()
         with self._changed:
             self._up += 1
             self._changed.notify_all()
         while (job := self._next()) is not None:
-            if process.ended:
-                process = self._started_anew()
-                self.replaced += 1
             outcome: Prepared | GraftworkError
             try:
+                if process is None or process.ended:
+                    process = self._started_anew()
+                    self.replaced += 1
                 outcome = process.read(job.known, job.content, self._alive)
             except GraftworkError as error:
                 outcome = error
+            if self._closed and isinstance(outcome, Unreadable):  # it was ended, whatever it was reading
+                outcome = WorkError("the server ended before it was answered; ask again")
             job.done(outcome)
-        process.end()
+        if process is not None:
+            process.end()
 
     def _started_anew(self) -> "_Process":
-        process = _Process(*self._limits)
+        try:
+            process = _Process(*self._limits)
+        except OSError as error:
+            raise WorkError(
+                f"no process that reads contents could be started ({error.strerror}); try again in a while"
+            ) from error
         with self._changed:
             self._processes = [one for one in self._processes if not one.ended] + [process]
         if self._closed:
@@ -164,12 +172,12 @@ class Readers:
 
 
 class _Process:
-    """One reader process; not to be asked again once it `ended`."""
+    """One reader process; not to be asked again once it `ended`. Raises OSError where none can be started."""
 
     def __init__(self, most_bytes: int, most_seconds: float) -> None:
         self._most_bytes, self._most_seconds = most_bytes, most_seconds
         self._knows: set[int] = set()
-        self._ready = self.ended = False
+        self._ready = self._let_go = False
         ours, theirs = socket.socketpair()
         self._connection = Connection(ours.detach())
         self._answered = select.poll()
@@ -189,8 +197,13 @@ class _Process:
             finally:
                 os.close(area)
 
+    @property
+    def ended(self) -> bool:
+        """Also where somebody else ended it, for which the next content is not to blame."""
+        return self._let_go or self._process.poll() is not None
+
     def wait_ready(self) -> None:
-        """Raises WorkError where it does not come up."""
+        """Raises WorkError where it does not come up, or cannot be taught a reading."""
         if self._ready:
             return
         try:
@@ -208,7 +221,7 @@ class _Process:
     def read(self, known: Known, content: bytes, alive: set[int]) -> Prepared:
         """Raises Unreadable; WorkError where the content is not to blame."""
         self.wait_ready()
-        begun, number = time.monotonic(), NUMBER.pack(known.number)
+        number = NUMBER.pack(known.number)
         try:
             for stale in self._knows - alive:
                 self._knows.discard(stale)
@@ -216,6 +229,8 @@ class _Process:
             if known.number not in self._knows:
                 self._knows.add(known.number)
                 self._connection.send_bytes(LEARN + number + known.pickled)
+                self._ready = False
+                self.wait_ready()  # what a reading loads takes no content's time
             self._connection.send_bytes(READ + number + content)
             if not self._answered.poll(self._most_seconds * 1e3):
                 self.end()
@@ -223,18 +238,20 @@ class _Process:
             told = json.loads(self._connection.recv_bytes(_HEADER))
             if "windows" in told:
                 return self._prepared(told)
+            raise Unreadable(str(told["unreadable"])) if "unreadable" in told else WorkError(told["failed"])
+        except GraftworkError:
+            raise
         except (EOFError, OSError) as error:
-            raise Unreadable(self._death(time.monotonic() - begun)) from error
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            self.end()  # it does not speak as it should
+            raise Unreadable(self._death()) from error
+        except Exception as error:  # it does not speak as it should: its decoder may have been taken over
+            self.end()
             raise Unreadable("broke its decoder (an answer that makes no sense)") from error
-        raise Unreadable(told["unreadable"]) if "unreadable" in told else WorkError(told["failed"])
 
     def _prepared(self, told: Any) -> Prepared:
         arrays, first = [], 0
         for name, shape in told["arrays"]:
             kind, count = np.dtype(name), math.prod(shape)
-            if kind.hasobject or min(shape, default=1) < 0:
+            if kind.kind not in "biuf" or min(shape, default=1) < 0:
                 raise ValueError(f"an array of {kind} {shape}")
             # a copy: the next content's inputs will lie there
             arrays.append(np.frombuffer(self._shared, kind, count, first).reshape(shape).copy())
@@ -246,7 +263,7 @@ class _Process:
         windows = [tuple(inputs[i : i + each]) for i in range(0, len(inputs), each)]
         return Prepared(windows, lengths)
 
-    def _death(self, seconds: float) -> str:
+    def _death(self) -> str:
         """Why it is no longer there, as a reason that follows a file's name."""
         self.end()
         if self._process.returncode == -signal.SIGKILL:  # the system's, when memory runs out
@@ -259,7 +276,7 @@ class _Process:
 
     def end(self) -> None:
         """Kill it where it still runs, and let go of it."""
-        self.ended = True
+        self._let_go = True
         self._connection.close()
         if self._process.poll() is None:
             self._process.kill()
