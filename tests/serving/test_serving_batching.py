@@ -197,6 +197,46 @@ def test_a_text_that_cannot_be_prepared_is_an_error_for_its_request(network: Net
         assert good.wait() == [5]
 
 
+def test_a_text_that_cannot_be_prepared_fails_alone(network: Network) -> None:
+    with line_of(network) as line:
+        line.ask(question("0"))
+        network.wait_for(1)
+        good, bad = question("5", "6"), question("no number")
+        held = threading.Event()
+        texts = line._texts_waiting  # both are taken up together
+        line._texts_waiting = lambda: texts() if held.is_set() else []  # type: ignore[method-assign]
+        line.ask(good), line.ask(bad)
+        held.set()
+        network.open()
+        assert good.wait() == [5, 6]
+        with pytest.raises(ValueError, match="could not convert"):
+            bad.wait()
+
+
+def test_a_line_retires_only_where_nothing_is_asked_of_it(network: Network) -> None:
+    preparing, go_on = threading.Event(), threading.Event()
+
+    def slowly(texts: Sequence[str]) -> list[Prepared]:
+        preparing.set()
+        assert go_on.wait(SECONDS)
+        return prepared(texts)
+
+    readers = Readers(1, 10**9, SECONDS)
+    line = Line(Way(None, slowly, network, lambda _: 4, joined, "toy", "f32"), 1, readers)
+    asked = question("5")
+    line.ask(asked)
+    assert preparing.wait(SECONDS)
+    assert not line.retire(), "a text is being prepared"
+    go_on.set()
+    network.wait_for(1)
+    assert not line.retire(), "the network is at work"
+    network.open()
+    assert asked.wait() == [5]
+    assert line.retire() and not line.ask(question("6"))
+    line.close()
+    readers.close()
+
+
 def test_a_network_that_gives_no_answer_is_not_waited_for_without_end(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Many tasks behind one door: what each artefact answers by itself, whatever is asked beside it."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,10 @@ from graftwork.heads import LinearHead
 from graftwork.model import Model
 from graftwork.rows import Contents, Rows
 from graftwork.serving import Serving
+from graftwork.serving.batching import Line
+from graftwork.serving.finishing import Finishing, Request
 from graftwork.serving.records import Item, Replies
+from graftwork.serving.tasks import Task
 from graftwork.sources import find
 from graftwork.unknown import Familiarity
 
@@ -340,8 +344,6 @@ def test_backbones_asked_longest_ago_make_room_and_come_back(
 def test_a_backbone_that_is_loading_holds_up_nobody_else(
     made: Made, toy: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import threading
-
     from graftwork.serving import pool
 
     quick, slow = tiny_tasks.save(tmp_path / "q.graft"), tiny_tasks.save(tmp_path / "s.graft", scale=2.0)
@@ -364,6 +366,79 @@ def test_a_backbone_that_is_loading_holds_up_nobody_else(
 
     asyncio.run(both())
     assert len(serving.backbones()) == 2
+
+
+def test_however_many_ask_for_one_that_opens_slowly_others_are_answered(
+    made: Made, toy: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick, slow = tiny_tasks.save(tmp_path / "q.graft"), tiny_tasks.save(tmp_path / "s.graft", scale=2.0)
+    serving, opened = made(), threading.Event()
+    get = serving._tasks.get
+    monkeypatch.setattr(
+        serving._tasks, "get", lambda folder: get(folder) if folder == quick or opened.wait(60) else None
+    )
+
+    async def crowd() -> list[list[Replies]]:
+        waiting = [asyncio.ensure_future(serving.answer([slow], [f"{i}"])) for i in range(100)]
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(serving.answer([quick], ["text"]), 30)
+        waiting[0].cancel()  # whoever was first and goes takes nothing from the others
+        opened.set()
+        return await asyncio.gather(*waiting[1:])
+
+    assert len(asyncio.run(crowd())) == 99
+    assert serving.figures()["tasks_opened"] == 2
+
+
+def test_a_request_of_several_backbones_that_is_cancelled_asks_nothing_more(
+    made: Made, toy: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tiny_tasks.save(tmp_path / f"{i}.graft", scale=1.0 + i) for i in range(2)]
+    serving, requests = made(), list[Request]()
+    serving.warm(folders)
+    monkeypatch.setattr(Line, "ask", lambda line, request: not requests.append(request))  # never answered
+
+    async def impatient() -> None:
+        asked = asyncio.ensure_future(serving.answer(folders, ["text"]))
+        await asyncio.sleep(0.01)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+
+    asyncio.run(impatient())
+    assert [one.gone for one in requests] == [True, True] and all(one.answer.cancelled() for one in requests)
+
+
+def test_answers_that_are_whole_at_the_same_moment_on_two_threads_are_all_told() -> None:
+    class Told(Finishing):
+        """Another thread comes whenever the lock is given back."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.held, self.next = threading.Lock(), list[Request]()
+            self._lock = self  # type: ignore[assignment]
+
+        def __enter__(self) -> None:
+            self.held.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.held.release()
+            if self.next:
+                self.put(self.next.pop())
+
+    async def both() -> None:
+        finishing, loop = Told(), asyncio.get_running_loop()
+        task = Task(Path("t.graft"), "", "text", LABELS, tiny_tasks.head(), None, "toy", 0)
+        none, nowhere = np.empty((0, toys.WIDTH), np.float32), np.zeros(0, np.int64)
+        first, second = (
+            Request([], none, [task], nowhere, loop.create_future(), finishing) for _ in range(2)
+        )
+        finishing.next.append(second)
+        finishing.put(first)
+        await asyncio.wait_for(asyncio.gather(first.answer, second.answer), 10)
+        finishing.close()
+
+    asyncio.run(both())
 
 
 def test_what_is_not_answered_when_the_server_closes_fails(

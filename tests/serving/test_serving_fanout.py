@@ -1,5 +1,6 @@
 """What many tasks say of one run's features is what each says by itself."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,21 @@ def test_linear_heads_of_many_shapes_answer_as_each_by_itself() -> None:
 def test_a_block_holds_only_so_many_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanout, "BLOCK_BYTES", 3 * 8 * toys.WIDTH * 3)
     same([(task(linear(seed)), np.array([seed % 40])) for seed in range(10)])
+
+
+def test_many_rows_of_many_heads_take_no_more_memory_than_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fanout, "BLOCK_BYTES", 8 * toys.WIDTH * 40)
+    largest = 0
+    linear_of = fanout._linear
+
+    def watched(heads: Sequence[Head], seen: np.ndarray) -> np.ndarray:
+        nonlocal largest
+        largest = max(largest, seen.nbytes)
+        return linear_of(heads, seen)
+
+    monkeypatch.setattr(fanout, "_linear", watched)
+    same([(task(linear(seed)), np.arange(40)) for seed in range(10)])
+    assert largest == 8 * toys.WIDTH * 40
 
 
 @pytest.mark.parametrize("kind", ["cosine", "distance", "mlp", "kernel"])

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 import tiny_tasks
 import toys
 from graftwork import artefact, opening
-from graftwork.errors import ArtefactError
+from graftwork.errors import ArtefactError, RequestError
 from graftwork.serving import aside
 from graftwork.serving import tasks as tasks_module
 from graftwork.serving.tasks import Tasks, check
@@ -205,6 +205,43 @@ def test_a_dropped_backbone_is_found_in_another_artefact_where_its_first_is_gone
     save(folders[1], scale=2.0)
     with pytest.raises(ArtefactError, match="are gone"):
         tasks.backbone(fingerprint)
+
+
+def test_a_dropped_backbone_whose_source_is_gone_is_found_where_another_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks, restored = Tasks(ROOMY), opening.backbone_of
+    bare, bundled = save(tmp_path / "bare.graft"), save(tmp_path / "bundled.graft")
+
+    def without_source(folder: Path, *rest: Any, **settings: Any) -> Any:
+        if folder == bare:
+            raise RequestError("no source with these weights")
+        return restored(folder, *rest, **settings)
+
+    tasks.get(bare), tasks.drop("toy-1.0")
+    monkeypatch.setattr(opening, "backbone_of", without_source)
+    with pytest.raises(RequestError, match="no source with these weights"):
+        tasks.backbone("toy-1.0")
+    tasks.get(bundled), tasks.drop("toy-1.0")
+    assert tasks.backbone("toy-1.0").fingerprint == "toy-1.0"
+
+
+def test_an_artefact_replaced_while_it_is_opened_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, head_of, times = save(tmp_path / "a.graft"), opening.head_of, []
+
+    def replaced_meanwhile(*given: Any) -> Any:
+        if not times:
+            times.append(save(folder, tiny_tasks.head(seed=1)))
+        return head_of(*given)
+
+    monkeypatch.setattr(opening, "head_of", replaced_meanwhile)
+    assert Tasks(ROOMY).get(folder).digest == artefact.digest(folder)
+    monkeypatch.setattr(opening, "head_of", head_of)
+    (folder / "head.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ArtefactError, match="is damaged"):
+        Tasks(ROOMY).get(folder)
 
 
 def test_one_that_opens_slowly_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

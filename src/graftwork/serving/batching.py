@@ -98,6 +98,7 @@ class Line:
         self._ready: dict[Any, list[_Window]] = {}
         self._running: dict[int, _Window] = {}
         self._busy = 0
+        self._preparing = False
         self._ahead, self._most_ahead = 0, 4 * max(cores(), readers.count)
         self._moved_at = time.monotonic()
         self._closed = False
@@ -130,7 +131,13 @@ class Line:
     @property
     def idle(self) -> bool:
         """Whether it has nothing to do."""
-        return not (self._waiting or self._ready or self._running or self._ahead)
+        return not (self._waiting or self._preparing or self._ready or self._running or self._ahead)
+
+    def retire(self) -> bool:
+        """Take no more, so that it may be closed; False where it has something to do."""
+        with self._lock:
+            self._closed = self._closed or self.idle
+            return self._closed
 
     def close(self) -> None:
         """End it; whatever was not answered fails."""
@@ -236,6 +243,7 @@ class Line:
                 if self._closed:
                     return None
                 rows = self._texts_waiting()
+                self._preparing = bool(rows)
                 if not rows and self._ready and self._busy < slots:
                     return self._chosen(numbers)
                 if not rows:
@@ -251,15 +259,20 @@ class Line:
         return list(iter(self._next_row, None))
 
     def _prepare(self, rows: Sequence[_Row]) -> None:
+        """A text that cannot be prepared fails alone."""
         assert self._way.prepared is not None
         try:
             prepared = self._way.prepared([str(row.asked.contents[row.index]) for row in rows])
+            pairs = list(zip(rows, prepared, strict=True))
         except Exception as error:
+            if len(rows) == 1:
+                self._give_up(rows[0].asked, error)
+                return
             for row in rows:
-                self._give_up(row.asked, error)
+                self._prepare([row])
             return
         with self._lock:
-            for row, inputs in zip(rows, prepared, strict=True):
+            for row, inputs in pairs:
                 self._put(row, inputs)
 
     def _chosen(self, numbers: Iterator[int]) -> tuple[IntArray, list[_Window]]:

@@ -14,7 +14,7 @@ from graftwork.serving.tasks import Task
 from graftwork.unknown import Placed, Shortlisted
 
 BLOCK_BYTES = 4_000_000
-"""Of weights in double precision, which many heads of one shape are applied in together."""
+"""Of weights, or of their rows, in double precision: as many heads of one shape are applied together."""
 
 
 Answer = tuple[NDArray[np.float64], NDArray[np.bool_]]
@@ -35,7 +35,7 @@ def answer(asked: Sequence[tuple[Task, IntArray]], features: NDArray[np.float32]
         else:
             found[i] = softmax(task.head.logits(features[rows]))
     for (count, classes), members in alike.items():
-        most = max(1, BLOCK_BYTES // (8 * features.shape[1] * classes))
+        most = max(1, BLOCK_BYTES // (8 * features.shape[1] * max(classes, count, 1)))
         for part in (members[start : start + most] for start in range(0, len(members), most)):
             index = np.concatenate([asked[i][1] for i in part])
             seen = features[index].astype(np.float64).reshape(len(part), count, features.shape[1])

@@ -52,13 +52,14 @@ class Finishing:
         loop = request.answer.get_loop()
         with self._lock:
             come = self._waiting.setdefault(loop, [])
+            first = not come  # another thread's may be there as soon as the lock is given back
             come.append(request)
-        if len(come) == 1:
+        if first:
             with suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(self._finish, loop)
 
     def close(self) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        self._thread.shutdown()
 
     def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
         with self._lock:
@@ -67,7 +68,8 @@ class Finishing:
         for request in requests:
             groups[request.tasks[0].fingerprint].append(request)
         for together in groups.values():
-            if sum(len(one.tasks) * len(one.contents) for one in together) <= LITTLE:
+            work = sum(len(one.tasks) * len(one.contents) for one in together if one.failure is None)
+            if work <= LITTLE:
                 _tell(together, _outcomes(together))
             else:
                 self._thread.submit(_finish_apart, loop, together)

@@ -120,11 +120,13 @@ class Pool:
 
     def _make_room(self, size: int) -> None:
         """Let go of idle ones until `size` more bytes fit; one that is at work stays, whatever the limit."""
+        gone = list[tuple[str, Loaded]]()
         with self._lock:
-            idle = [fingerprint for fingerprint, one in self._held.items() if one.line.idle]
-            gone = []
-            while idle and size + sum(one.bytes for one in self._held.values()) > self._memory:
-                gone.append((idle[0], self._held.pop(idle.pop(0))))
+            for fingerprint, one in list(self._held.items()):
+                if size + sum(held.bytes for held in self._held.values()) <= self._memory:
+                    break
+                if one.line.retire():
+                    gone.append((fingerprint, self._held.pop(fingerprint)))
         for fingerprint, one in gone:
             one.close()
             self._tasks.drop(fingerprint)

@@ -1,10 +1,11 @@
 """The facade: inputs and artefacts in, answers out; whoever serves HTTP, or none, stands in front of it."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from graftwork.serving.reading import Readers
 from graftwork.serving.records import Held, Item, Replies
 from graftwork.serving.tasks import Task, Tasks
 
+Key, Opened = TypeVar("Key", Path, str), TypeVar("Opened")
 OPENING = 16
 """Artefacts and backbones that may be opened at once."""
 
@@ -46,6 +48,7 @@ class Serving:
         self._pool = Pool(backbone_memory, self._tasks, self._readers)
         self._finishing = Finishing()
         self._opening = ThreadPoolExecutor(OPENING, thread_name_prefix="opening")
+        self._underway: dict[Path | str, Future[Any]] = {}
 
     async def answer(self, folders: Sequence[Path], items: Sequence[Item]) -> list[Replies]:
         """What each artefact says of all items, in the order of `folders`.
@@ -54,7 +57,9 @@ class Serving:
         damaged or gone, Busy where too much is waiting.
         """
         with self._accepted(len(items)):
-            tasks = [self._tasks.held(folder) or await self._opened(folder) for folder in folders]
+            tasks = [
+                self._tasks.held(folder) or await self._once(self._tasks.get, folder) for folder in folders
+            ]
             shared: dict[str, list[int]] = {}
             for i, task in enumerate(tasks):
                 _require_kind(task, items)
@@ -72,7 +77,7 @@ class Serving:
             finally:
                 for request in requests:
                     request.gone = True
-                    if not request.answer.cancel():
+                    if not (request.answer.cancel() or request.answer.cancelled()):
                         request.answer.exception()  # seen, whether or not it is the one that is raised
         return [one for one in replies if one is not None]
 
@@ -126,8 +131,14 @@ class Serving:
         finally:
             self._waiting -= count
 
-    async def _opened(self, folder: Path) -> Task:
-        return await asyncio.get_running_loop().run_in_executor(self._opening, self._tasks.get, folder)
+    async def _once(self, work: Callable[[Key], Opened], key: Key) -> Opened:
+        """`work(key)` in a thread, one for all who ask for the same: they hold up nobody else."""
+        found = self._underway.get(key)
+        if found is None:
+            found = self._underway[key] = self._opening.submit(work, key)
+            found.add_done_callback(lambda _: self._underway.pop(key, None))
+        opened: Opened = await asyncio.shield(asyncio.wrap_future(found))
+        return opened
 
     async def _asked(
         self, fingerprint: str, tasks: Sequence[Task], contents: Sequence[Item], index: IntArray
@@ -137,7 +148,7 @@ class Serving:
         while True:
             loaded = self._pool.held(fingerprint)
             if loaded is None:
-                loaded = await loop.run_in_executor(self._opening, self._pool.load, fingerprint)
+                loaded = await self._once(self._pool.load, fingerprint)
             features = np.empty((len(contents), loaded.backbone.width), np.float32)
             answer: asyncio.Future[list[Replies]] = loop.create_future()
             request = Request(contents, features, tasks, index, answer, self._finishing)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from graftwork import opening, paths
 from graftwork.backbones.base import Backbone
-from graftwork.errors import ArtefactError
+from graftwork.errors import ArtefactError, RequestError
 from graftwork.manifest import Manifest, read, verify
 from graftwork.model import Familiarity, Head, Model
 from graftwork.rows import Kind
@@ -107,26 +107,40 @@ class Tasks:
         if found is not None:
             return found
         with self._turn(folder):
-            return self.held(folder) or self._open(folder)
+            while (found := self.held(folder)) is None:
+                stamp = _stamp(folder)
+                try:
+                    return self._open(folder, stamp)
+                except ArtefactError:
+                    if _stamp(folder) == stamp:  # else it was replaced meanwhile, and two were seen mixed
+                        raise
+            return found
 
     def backbone(self, fingerprint: str) -> Backbone:
         """The backbone of a task that was opened; one that was dropped is opened again.
 
-        Raises ArtefactError where no artefact is left that it could be opened from.
+        Raises ArtefactError where no artefact is left that it could be opened from, RequestError where its
+        source is gone.
         """
+        missing: RequestError | None = None
         with self._lock:
             found = self._backbones.get(fingerprint)
             places = [one.task.folder for one in self._held.values() if one.task.fingerprint == fingerprint]
             places.append(self._places[fingerprint])
         for folder in [] if found else places:
-            with suppress(ArtefactError):  # deleted or replaced: another may still have it
+            try:
                 manifest = read(folder)[0]
                 other = self._restored(_Claim(_said(manifest), folder), manifest)
-                found = other if other.fingerprint == fingerprint else found
-            if found is not None:
+            except ArtefactError:
+                continue  # deleted or replaced: another may still have it
+            except RequestError as error:  # another may have the source in itself
+                missing = error
+                continue
+            if other.fingerprint == fingerprint:
+                found = other
                 break
         if found is None:
-            raise ArtefactError(
+            raise missing or ArtefactError(
                 f"{places[-1]} and all that shared its backbone are gone; fit or fetch one again"
             )
         return found
@@ -150,8 +164,7 @@ class Tasks:
         """For metrics: tasks in memory, the bytes they take, and how many were opened so far."""
         return {"tasks_held": len(self._held), "task_bytes": self._bytes, "tasks_opened": self._opened}
 
-    def _open(self, folder: Path) -> Task:
-        stamp = _stamp(folder)
+    def _open(self, folder: Path, stamp: Stamp | None) -> Task:
         manifest, digest = read(folder)
         opening.require_known(folder, manifest)
         new = digest not in self._replayed
