@@ -201,6 +201,17 @@ def test_class_folders_in_an_archive_load_as_they_would_from_a_folder(tmp_path: 
     assert "3 files that systems leave" in done.notes[0]
 
 
+def test_a_dataset_counts_the_bytes_that_it_shares_with_uploads(tmp_path: Path) -> None:
+    table = sent(tmp_path, "t.csv", b"text,label\na,b\nc,d\n")
+    assert arrange([table], tmp_path / "table", LIMITS).bytes == 19
+    picture = sent(tmp_path, "a.png", b"x" * 100, "a", 1)
+    files = [picture, Sent(picture.path, "b.png", "b"), sent(tmp_path, "c.png", b"y" * 10, "b", 2)]
+    assert arrange(files, tmp_path / "files", LIMITS, room=110).bytes == 110
+    with pytest.raises(Problem, match="of your quota are free") as caught:
+        arrange(files, tmp_path / "more", LIMITS, room=109)
+    assert caught.value.code == "quota-exceeded"
+
+
 def test_chinese_names_come_out_as_they_were_written(tmp_path: Path) -> None:
     for number, content in enumerate(
         [hostile.gbk_names(), hostile.zip_of({"猫咪/1.png": b"x", "小狗/1.png": b"y"})]

@@ -14,8 +14,9 @@ from graftwork.service import ids
 from graftwork.service.callers import Caller
 from graftwork.service.context import Service
 from graftwork.service.database import Database
-from graftwork.service.database.tables import Dataset, File, Job, Owner, Usage
+from graftwork.service.database.tables import Dataset, File, Job, Model, Owner, Usage
 from graftwork.service.problems import Problem
+from graftwork.service.security import new_owner
 from graftwork.service.settings import Quotas
 from graftwork.service.usage import Meter, counted_job, require, used
 from tiny_service import client_of, key_of, make_service, problem_in
@@ -137,6 +138,28 @@ def test_what_an_owner_has_is_bounded_in_all(service: Service) -> None:
     assert _bounded(service, caller, "bytes", 10**15) is None
     assert _bounded(service, caller, "rows", 11) is None
     assert _bounded(service, caller, "models", 1) == "quota-exceeded"
+
+
+def test_models_take_the_bytes_of_their_artefacts(database: Database) -> None:
+    with database.write() as session:
+        owner = new_owner(session, "maker")
+        for size in (3_000_000_000, 7):
+            session.add(
+                Model(
+                    id=ids.new("model"),
+                    owner_id=owner.id,
+                    name="m",
+                    digest="a" * 64,
+                    kind="text",
+                    labels=["a", "b"],
+                    strategy="probe",
+                    fingerprint="f",
+                    summary={"bytes": size},
+                    created=time.time(),
+                )
+            )
+    with database.read() as session:
+        assert used(session, owner.id)["bytes"] == 3_000_000_007
 
 
 def _job(owner: str, state: str) -> Job:

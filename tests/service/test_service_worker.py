@@ -15,6 +15,7 @@ import psutil
 import pytest
 from sqlalchemy import text
 
+from graftwork.service import ids
 from graftwork.service.database import Database
 from graftwork.service.database.tables import TERMINAL, Job
 from graftwork.service.jobs import names, nursery, queue, supervisor, worker
@@ -136,6 +137,20 @@ def test_a_job_that_dies_is_tried_three_times_and_then_given_up(database: Databa
     assert job.problem is not None and job.problem["code"] == "killed-its-worker"
     assert "SIGKILL" in job.problem["detail"]
     assert ended(database, ask(database, "answer")).state == "succeeded"
+
+
+@once
+def test_an_inspection_that_is_given_up_leaves_no_files(
+    database: Database, settings: Settings, start: Start
+) -> None:
+    start()
+    folder = settings.dataset(ids.new("data"))
+    for part in ("contents", ".contents/unpacked", "corrections"):
+        (folder / part).mkdir(parents=True)
+    with database.write() as session:
+        job = queue.enqueue(session, "operator", "inspect", {"do": "die"}, dataset_id=folder.name).id
+    assert ended(database, job).state == "failed"
+    until(lambda: [one.name for one in folder.iterdir()] == ["corrections"], "the files gone")
 
 
 @once

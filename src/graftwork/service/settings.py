@@ -12,7 +12,7 @@ MB = 1_000_000
 class Quotas:
     """The most that one owner may have; None for no bound. Stored with an owner, it overrides the default.
 
-    bytes: of files and datasets. rows: of one dataset. jobs: not yet finished. requests: a minute.
+    bytes: of files, datasets and models. rows: of one dataset. jobs: not yet finished. requests: a minute.
     models: fitted or brought.
     """
 

@@ -48,7 +48,7 @@ def _marks(text: str) -> int:
 
 
 def _holds_many(text: str) -> bool:
-    """Whether there are more than VALUES beside what strings hold: they may hold as many marks as they like."""
+    """Whether there are more than VALUES beside strings, which may hold as many marks as they like."""
     plain = text.replace("\\\\", "").replace('\\"', "")
     return plain.count('"') > 4 * VALUES or sum(map(_marks, plain.split('"')[::2])) > VALUES
 

@@ -45,7 +45,8 @@ def used(session: Session, owner_id: str) -> dict[Bounded, int]:
 
     return {
         "bytes": total(func.sum(File.bytes), File.owner_id == owner_id)
-        + total(func.sum(Dataset.bytes), Dataset.owner_id == owner_id),
+        + total(func.sum(Dataset.bytes), Dataset.owner_id == owner_id)
+        + total(func.sum(Model.summary["bytes"].as_float()), Model.owner_id == owner_id),
         "rows": total(func.max(Dataset.rows), Dataset.owner_id == owner_id),
         "jobs": total(func.count(Job.id), Job.owner_id == owner_id, Job.state.not_in(TERMINAL)),
         "models": total(func.count(Model.id), Model.owner_id == owner_id),

@@ -9,8 +9,7 @@ arranged.json         what was done, and the names and labels of single files; w
 import json
 import os
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,7 +48,8 @@ class Single:
 class Arranged:
     """at: what to load, under contents/ ("" for all of it). singles: where the files themselves are the rows.
 
-    bytes: that were written, beside what lies in the owner's uploads.
+    bytes: that the dataset holds. They count even where they are shared with the owner's uploads, which may
+    be deleted before it.
     """
 
     at: str
@@ -79,7 +79,7 @@ def arrange(
     if not sent:
         raise bad_request(f"no file in this dataset; {EXPECTED}")
     contents = folder / CONTENTS
-    shutil.rmtree(contents, ignore_errors=True)
+    clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
     first = sent[0]
     with first.path.open("rb") as file:
@@ -87,9 +87,9 @@ def arrange(
     if len(sent) == 1 and packed:
         done = _unpacked(first, contents, limits, room)
     elif any(one.label is not None for one in sent):
-        done = _singles(sent, contents, rows)
+        done = _singles(sent, contents, rows, room)
     else:
-        done = _named(sent, contents)
+        done = _named(sent, contents, room)
     _, read = to_load(folder, done.at, asked) if not done.singles else (contents, [])
     for table in read:
         tables.check(table, table.name, limits, rows)
@@ -107,10 +107,16 @@ def arranged(folder: Path) -> Arranged | None:
     return Arranged(said["at"], said["bytes"], singles, tuple(said["notes"]))
 
 
+def clear(folder: Path) -> None:
+    """Remove what `arrange` did, or was killed at, in `folder`; corrections stay."""
+    (folder / DONE).unlink(missing_ok=True)
+    for name in (CONTENTS, f".{CONTENTS}"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
 def _unpacked(one: Sent, contents: Path, limits: Limits, room: int | None) -> Arranged:
     name = file_name(Path(one.name).stem, "archive")
     work = contents.with_name(f".{contents.name}")
-    shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     done = archives.unpack(one.path, work / name, limits, room)
     work.rename(contents)
@@ -118,41 +124,60 @@ def _unpacked(one: Sent, contents: Path, limits: Limits, room: int | None) -> Ar
     return Arranged(name, done.bytes, notes=notes)
 
 
-def _singles(sent: Sequence[Sent], contents: Path, rows: int | None) -> Arranged:
+def _singles(sent: Sequence[Sent], contents: Path, rows: int | None, room: int | None) -> Arranged:
     if rows is not None and len(sent) > rows:
         raise too_many("quota-exceeded", f"{len(sent):,} files; a dataset may have {rows:,} rows", 3600)
-    contents.mkdir()
-    singles = []
-    for number, one in enumerate(sent, start=1):
-        singles.append(Single(f"{number:06}", one.name, one.label))
-        _place(one.path, contents / singles[-1].file)
-    return Arranged("", 0, tuple(singles))
+    singles = tuple(Single(f"{number:06}", one.name, one.label) for number, one in enumerate(sent, start=1))
+    return Arranged("", _placed(sent, [contents / one.file for one in singles], room), singles)
 
 
-def _named(sent: Sequence[Sent], contents: Path) -> Arranged:
+def _named(sent: Sequence[Sent], contents: Path, room: int | None) -> Arranged:
     """Tables, and what they name, as they would lie in one folder."""
-    contents.mkdir()
     taken: set[str] = set()
+    names: list[str] = []
     for number, one in enumerate(sent, start=1):
         name = file_name(one.name, f"file {number}")
         if name.casefold() in taken:
             raise bad_request(f"two files are called {shown(name)}; give each a name, or a label, of its own")
         taken.add(name.casefold())
-        _place(one.path, contents / name)
+        names.append(name)
     if not any(is_table(Path(name)) for name in taken):
         such = shown(sent[0].name)
         raise bad_request(
             f"{such} has no label and is no table or archive; give each file a label; {EXPECTED}"
         )
-    return Arranged(file_name(sent[0].name, "file 1") if len(sent) == 1 else "", 0)
+    held = _placed(sent, [contents / name for name in names], room)
+    return Arranged(names[0] if len(sent) == 1 else "", held)
 
 
-def _place(source: Path, target: Path) -> None:
-    """The same bytes under another name, without a copy where the disk can do so."""
-    with suppress(OSError):
-        os.link(source, target)
-        return
-    shutil.copyfile(source, target)
+def _placed(sent: Iterable[Sent], places: Iterable[Path], room: int | None) -> int:
+    """Give each file its place, without a copy where the disk can do so; the bytes that they take."""
+    known: set[Path] = set()
+    held = 0
+    for one, place in zip(sent, places, strict=True):
+        place.parent.mkdir(exist_ok=True)
+        is_linked = _linked(one.path, place)
+        if not is_linked or one.path not in known:
+            held += one.path.stat().st_size
+        if room is not None and held > room:
+            raise too_many(
+                "quota-exceeded",
+                f"the files have {held:,} bytes or more and {max(room, 0):,} of your quota are free; delete "
+                "datasets or files first",
+                3600,
+            )
+        if not is_linked:
+            shutil.copyfile(one.path, place)
+        known.add(one.path)
+    return held
+
+
+def _linked(source: Path, place: Path) -> bool:
+    try:
+        os.link(source, place)
+    except OSError:  # another file system, one without links, or too many
+        return False
+    return True
 
 
 def to_load(folder: Path, at: str, asked: bool) -> tuple[Path, list[Path]]:

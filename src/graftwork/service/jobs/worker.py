@@ -101,12 +101,20 @@ class Worker:
                 state = self._written(job, verdict, status)
                 log.info("%s %s attempt %d: %s", job.kind, job.id, job.attempt, state)
                 if state in TERMINAL:
-                    shutil.rmtree(self.settings.run(job.id), ignore_errors=True)
+                    self._tidy(job, state)
                 return
             except OperationalError as error:
                 self._unreachable(error)
                 if self.is_over:
                     return  # its lease runs out
+
+    def _tidy(self, job: Job, state: str) -> None:
+        """Remove what nothing names any more, whoever ended the job's process, and at whatever moment."""
+        shutil.rmtree(self.settings.run(job.id), ignore_errors=True)
+        if job.kind == "inspect" and job.dataset_id is not None and state != "succeeded":
+            from graftwork.service.intake.arrange import clear  # of what a worker needs as a rule no part
+
+            clear(self.settings.dataset(job.dataset_id))
 
     def _written(self, job: Job, verdict: "str | dict[str, str] | None", status: int | None) -> str:
         try:
