@@ -18,9 +18,10 @@ from graftwork.serving.reading import Readers
 from graftwork.serving.records import Held, Item, Replies
 from graftwork.serving.tasks import Task, Tasks
 
-Key, Opened = TypeVar("Key", Path, str), TypeVar("Opened")
 OPENING = 16
 """Artefacts and backbones that may be opened at once."""
+Key = TypeVar("Key", Path, str)
+Opened = TypeVar("Opened")
 
 
 class Serving:
@@ -57,9 +58,7 @@ class Serving:
         damaged or gone, Busy where too much is waiting.
         """
         with self._accepted(len(items)):
-            tasks = [
-                self._tasks.held(folder) or await self._once(self._tasks.get, folder) for folder in folders
-            ]
+            tasks = [self._tasks.held(folder) or await self._opened(folder) for folder in folders]
             shared: dict[str, list[int]] = {}
             for i, task in enumerate(tasks):
                 _require_kind(task, items)
@@ -130,6 +129,9 @@ class Serving:
             yield
         finally:
             self._waiting -= count
+
+    async def _opened(self, folder: Path) -> Task:
+        return await self._once(self._tasks.get, folder)
 
     async def _once(self, work: Callable[[Key], Opened], key: Key) -> Opened:
         """`work(key)` in a thread, one for all who ask for the same: they hold up nobody else."""
