@@ -18,13 +18,41 @@ class GraftworkError(Exception):
 
 
 class RequestError(GraftworkError):
-    """The request was wrong: another request could succeed (exit status 2, HTTP 4xx)."""
+    """The request was wrong: another request could succeed (exit status 2, HTTP 4xx).
+
+    code: the kind of fault where the data are at fault, for programs and for words in other languages.
+    """
 
     exit_status = 2
+    code = "invalid-data"
 
 
 class WorkError(GraftworkError):
     """The request was right but the work failed: disk full, interrupted, out of memory (exit status 1)."""
+
+
+class OneClass(RequestError):
+    """The training rows have fewer than two classes."""
+
+    code = "one-class"
+
+
+class TooFewRows(RequestError):
+    """So few that nothing can be held out to test on."""
+
+    code = "too-few-rows"
+
+
+class RowsUnreadable(RequestError):
+    """So many rows cannot be read that the others stand for nothing."""
+
+    code = "rows-unreadable"
+
+
+class LabelsUnfit(RequestError):
+    """The labels are missing, or are no classes."""
+
+    code = "labels-unfit"
 
 
 class Unreadable(RequestError):

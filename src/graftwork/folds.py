@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from graftwork.errors import RequestError
+from graftwork.errors import RequestError, TooFewRows
 from graftwork.rows import IntArray
 
 Fold = tuple[IntArray, IntArray]
@@ -23,7 +23,7 @@ def folds(codes: IntArray, groups: IntArray | None, k: int, seed: int) -> list[F
 
     groups: (rows,) ids or None; rows of one id are never parted. Each class is spread evenly. Every
     training part holds every class: rows that alone carry a class stay in training and are held out
-    nowhere, so a class of one row is not assessed. Raises RequestError where nothing can be held out.
+    nowhere, so a class of one row is not assessed. Raises TooFewRows where nothing can be held out.
     """
     if k < 2:
         raise RequestError(f"{k} folds asked for; expected at least 2")
@@ -39,7 +39,7 @@ def folds(codes: IntArray, groups: IntArray | None, k: int, seed: int) -> list[F
         if held.any():
             found.append((np.flatnonzero(~held).astype(np.int64), np.flatnonzero(held).astype(np.int64)))
     if not found:
-        raise RequestError(
+        raise TooFewRows(
             f"{rows} rows cannot be split into folds that keep every class in training; "
             "expected at least two rows (of different groups) in some class: add rows, or a test part"
         )

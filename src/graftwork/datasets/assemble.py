@@ -9,7 +9,7 @@ import numpy as np
 
 from graftwork.datasets.hidden import without_hidden
 from graftwork.datasets.items import missing
-from graftwork.errors import RequestError
+from graftwork.errors import LabelsUnfit, RequestError
 from graftwork.rows import UNLABELLED, Dataset, IntArray, Part, Rows, Split, Target
 
 
@@ -89,12 +89,10 @@ def _as_text(label: Any) -> str:
 
 
 def target_of(name: str, names: Sequence[str | None]) -> Target:
-    """Clean labels, None where there is none, as codes; raises RequestError where none can be learnt."""
+    """Clean labels, None where there is none, as codes; raises LabelsUnfit where none can be learnt."""
     counts = Counter(label for label in names if label is not None)
     if not counts:
-        raise RequestError(
-            f"{name}: none of its {len(names)} rows has a label; expected labels to learn from"
-        )
+        raise LabelsUnfit(f"{name}: none of its {len(names)} rows has a label; expected labels to learn from")
     _refuse_numbers(name, counts)
     numeric = all(label.isascii() and label.isdigit() for label in counts)
     labels = tuple(sorted(counts, key=lambda label: (int(label), label) if numeric else (0, label)))
@@ -108,12 +106,12 @@ def _refuse_numbers(name: str, counts: Counter[str]) -> None:
     if len(counts) <= 20 or len(counts) < rows / 10:
         return
     if all(_is_number(label) for label in counts):
-        raise RequestError(
+        raise LabelsUnfit(
             f"{name}: the labels are {len(counts)} different numbers, such as {next(iter(counts))}; expected "
             "classes: predicting a number is not possible yet; group the numbers into classes first"
         )
     if len(counts) > 0.5 * rows:
-        raise RequestError(
+        raise LabelsUnfit(
             f"{name}: {rows} labelled rows have {len(counts)} different labels, such as "
             f"{next(iter(counts))[:40]!r}; expected classes of several rows: is --label the right column?"
         )

@@ -29,6 +29,8 @@ _LISTED, _LONG = 20, 60
 class ColumnsUnclear(RequestError):
     """The columns do not say what they are for; `columns` are what there is to choose from."""
 
+    code = "columns-unclear"
+
     def __init__(self, message: str, columns: Collection[str]) -> None:
         super().__init__(message)
         self.columns = list(columns)
@@ -93,6 +95,16 @@ def choose(table: Table, asked: Asked, labelled: bool = True) -> Roles:
     if text is None and file is None:
         text, file = _content(table, [name for name in free if name not in (label, group, split)])
     return Roles(text, file, label, group, split)
+
+
+def likely(names: Sequence[str]) -> dict[Role, str]:
+    """The columns whose names hold a usual name of a label and of a text, such as 工单内容."""
+    found: dict[Role, str] = {}
+    for role in ("label", "text"):
+        for name in names:
+            if name not in found.values() and any(one in name.casefold() for one in _USUAL[role]):
+                found.setdefault(role, name)
+    return found
 
 
 def _usual(role: Role, names: Sequence[str]) -> str | None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from graftwork.datasets.duplicates import alike, components
 from graftwork.datasets.split import draw_test
-from graftwork.errors import RequestError
+from graftwork.errors import OneClass, RowsUnreadable
 from graftwork.inspection.record import Inspection
 from graftwork.inspection.saying import SHOWN, some
 from graftwork.rows import PLURAL, UNLABELLED, Dataset, Split
@@ -23,8 +23,8 @@ def prepare(dataset: Dataset, found: Inspection, *, seed: int = 0, test: float |
 
     A user's test part stays as it is. Else, with at least 1000 labelled training rows, a stratified
     test part of a fifth is drawn, no group parted (origin "made"); with fewer, none. test: the share
-    to draw in any case (0: none). Raises RequestError where more than 5% of the rows are unreadable
-    or fewer than two classes have training rows.
+    to draw in any case (0: none). Raises RowsUnreadable where more than 5% of the rows are, OneClass
+    where fewer than two classes have training rows.
     """
     ready = readable(dataset, found)
     ready = replace(ready, notes=(*ready.notes, *found.warnings))
@@ -37,7 +37,7 @@ def prepare(dataset: Dataset, found: Inspection, *, seed: int = 0, test: float |
 def readable(dataset: Dataset, found: Inspection) -> Dataset:
     """The rows that can be read, in groups that join the user's own and the near-duplicates found.
 
-    Raises RequestError where more than 5% of the rows are unreadable.
+    Raises RowsUnreadable where more than 5% of them are.
     """
     _refuse_unreadable(found)
     ready = dataset.take(np.setdiff1d(np.arange(len(dataset)), found.unreadable_rows))
@@ -52,11 +52,11 @@ def _refuse_unreadable(found: Inspection) -> None:
     listed = "; ".join(f"{name} {reason}" for name, reason in list(bad.items())[:SHOWN])
     more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
     if len(found.unreadable_rows) == found.rows:
-        raise RequestError(
+        raise RowsUnreadable(
             f"{found.name} has no readable row ({listed}{more}); expected {PLURAL[found.kind]}"
         )
     if len(found.unreadable_rows) > UNREADABLE_SHARE * found.rows:
-        raise RequestError(
+        raise RowsUnreadable(
             f"{len(found.unreadable_rows)} of {found.rows} rows cannot be read, more than "
             f"{UNREADABLE_SHARE:.0%} ({listed}{more}); mend or remove them, then run again"
         )
@@ -69,7 +69,7 @@ def _only_learnable(dataset: Dataset) -> Dataset:
     present = np.unique(learnt[learnt != UNLABELLED])
     if len(present) < 2:
         only = f"one class ({dataset.labels[present[0]]!r})" if len(present) else "no class"
-        raise RequestError(
+        raise OneClass(
             f"{dataset.name} has {only} with training rows; expected two at least: add rows of another"
         )
     if len(present) == len(dataset.labels):

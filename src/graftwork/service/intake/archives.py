@@ -193,9 +193,9 @@ def _require_plain(info: zipfile.ZipInfo, name: str, limits: Limits) -> None:
         what = "a link" if kind == stat.S_IFLNK else "no plain file"
         raise bad_request(f"the archive holds {shown(name)}, which is {what}; pack the files themselves")
     if info.flag_bits & 0x1:
-        raise bad_request(f"the archive's entry {shown(name)} is encrypted; pack again without a password")
+        raise _unreadable(f"the archive's entry {shown(name)} is encrypted; pack again without a password")
     if info.compress_type not in _METHODS:
-        raise bad_request(
+        raise _unreadable(
             f"the archive's entry {shown(name)} is packed by method {info.compress_type}; expected the usual "
             "one (deflate): pack again as a plain .zip"
         )
@@ -264,7 +264,11 @@ def _disk(error: OSError) -> Exception:
 
 def _damaged(reason: str) -> Problem:
     said = " ".join(reason.split())[:200]
-    return bad_request(f"the archive cannot be unpacked ({said}); pack it again as a plain .zip")
+    return _unreadable(f"the archive cannot be unpacked ({said}); pack it again as a plain .zip")
+
+
+def _unreadable(detail: str) -> Problem:
+    return Problem(422, "unreadable-archive", detail)
 
 
 def _too_many(seen: str, most: int) -> Problem:

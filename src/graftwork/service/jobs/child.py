@@ -133,7 +133,7 @@ def _said(error: BaseException) -> dict[str, Any]:
     if isinstance(error, Problem):
         return {"code": error.code, "detail": error.detail}
     if isinstance(error, RequestError):
-        return {"code": "invalid-data", "detail": str(error)}
+        return {"code": error.code, "detail": str(error)}
     if isinstance(error, GraftworkError):
         return {"code": "work-failed", "detail": str(error)}
     if isinstance(error, MemoryError):

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import select
 
 from graftwork import registry
+from graftwork.datasets.columns import likely
 from graftwork.report.words import duration, size, visible
 from graftwork.service.callers import Caller
 from graftwork.service.context import Service
@@ -24,7 +25,7 @@ from graftwork.sources.listing import listing
 Shown = dict[str, Any]
 _SHORT = 6
 _PAGE = 48
-_GUESSED = frozenset({"invalid-data", "columns-unclear"})
+_GUESSED = frozenset({"invalid-data", "columns-unclear", "labels-unfit", "one-class"})
 _PLACEHOLDER = "YOUR_KEY"
 
 
@@ -67,6 +68,7 @@ def dataset(t: Words, here: Service, caller: Caller, dataset_id: str) -> Shown:
         **telling.balance(found),
         "can_choose": caller.may("write") and problem.get("code") in _GUESSED and _is_table(here, data),
         "columns": problem.get("columns") or [],
+        "likely": likely(problem.get("columns") or []),
         "sources": _sources(data["kind"]) if data["state"] == "ready" else [],
         "strategies": _strategies(t),
         "jobs": _jobs(here, caller, _of_dataset(here, caller, data["id"])),

@@ -174,6 +174,11 @@ class Told(BaseModel):
         return splits.get("test", 0) if self.assessed == "test" else sum(splits.values())
 
     @property
+    def skips_scratch(self) -> bool:
+        """Whether it was judged against classical models alone, as in the quick plan."""
+        return "classical" in self.baselines and "scratch" not in {self.strategy, *self.baselines}
+
+    @property
     def compared(self) -> list[dict[str, Any]]:
         """This model and those without transfer, by the metric that was declared: {name, score, ours}."""
         ours = next(iter(self.scores.values()))

@@ -1,18 +1,16 @@
 """The job that makes a dataset of uploaded files: lay them out, read every row once, say what was found."""
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from graftwork.datasets.columns import ColumnsUnclear
-from graftwork.errors import GraftworkError, RequestError
+from graftwork.errors import RequestError
 from graftwork.inspection import Inspection, inspect, prepare
 from graftwork.service.database import tables
 from graftwork.service.database.tables import File, Job, Owner
-from graftwork.service.intake.arrange import CONTENTS, DONE, Arranged, Sent, arrange
+from graftwork.service.intake.arrange import Arranged, Sent, arrange, clear
 from graftwork.service.jobs.desk import Desk
 from graftwork.service.problems import Problem, not_found, too_many
 from graftwork.service.settings import Quotas
@@ -45,7 +43,7 @@ def work(job: Job, desk: Desk) -> None:
         prepare(loaded, found)  # what a fit would refuse is refused now
     except (Problem, RequestError) as error:
         problem = _problem(error, said)
-        _clear(folder)
+        clear(folder)
         desk.fail(problem["code"], problem["detail"], also=_refused(dataset.id, problem, found, said))
         return
     record = _record(found, said)
@@ -56,15 +54,10 @@ def work(job: Job, desk: Desk) -> None:
     except (
         Problem
     ):  # the dataset was deleted meanwhile; where the job was lost, another attempt uses the files
-        _clear(folder)
+        clear(folder)
         raise
     if ended == "cancelled":
-        _clear(folder)
-
-
-def _clear(folder: Path) -> None:
-    (folder / DONE).unlink(missing_ok=True)
-    shutil.rmtree(folder / CONTENTS, ignore_errors=True)
+        clear(folder)
 
 
 def _sent(session: Session, desk: Desk, dataset: tables.Dataset) -> list[Sent]:
@@ -97,12 +90,11 @@ def _require_rows(rows: int, quotas: Quotas) -> None:
         )
 
 
-def _problem(error: Problem | GraftworkError, said: Said) -> dict[str, Any]:
+def _problem(error: Problem | RequestError, said: Said) -> dict[str, Any]:
     if isinstance(error, ColumnsUnclear):
         columns = [said.text(name)[:1_000] for name in error.columns[:LISTED]]
         return {"code": "columns-unclear", "detail": said.problem(str(error)), "columns": columns}
-    code = error.code if isinstance(error, Problem) else "invalid-data"
-    return {"code": code, "detail": said.problem(str(error))}
+    return {"code": error.code, "detail": said.problem(str(error))}
 
 
 def _record(found: Inspection, said: Said) -> dict[str, Any]:

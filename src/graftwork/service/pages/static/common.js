@@ -69,8 +69,15 @@ export function tell(where, error) {
     bold.textContent = t(`problem.${error.code}`);
     title.append(bold); where.append(title);
   }
+  const help = `problem.${error.code}.help`;
+  if (knows(help)) {
+    const line = document.createElement("p");
+    line.textContent = t(help);
+    where.append(line);
+  }
   const said = document.createElement("p");
   said.textContent = error.message ?? String(error);
+  if (knows(help)) said.className = "small quiet";
   where.append(said);
   const known = new Set([error.message]);
   for (const one of (error.pointers ?? []).slice(0, 5)) {

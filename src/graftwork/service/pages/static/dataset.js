@@ -34,7 +34,8 @@ at("columns")?.addEventListener("submit", (event) => {
   });
 });
 
-const PLANS = { quick: { strategy: "probe" }, "5m": { strategy: "auto", budget: "5m" }, "30m": { strategy: "auto", budget: "30m" } };
+// quick is answered in seconds, so it waits for no network from scratch
+const PLANS = { quick: { strategy: "probe", baselines: "classical" }, "5m": { strategy: "auto", budget: "5m" }, "30m": { strategy: "auto", budget: "30m" } };
 at("fit")?.addEventListener("submit", (event) => {
   event.preventDefault();
   const said = Object.fromEntries(new FormData(event.target));

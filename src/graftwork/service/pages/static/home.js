@@ -2,6 +2,7 @@
 import { ask, at, attempt, Refused, size, t, takes, tell, upload, visible } from "./common.js";
 
 const ALONE = /\.(zip|csv|tsv|jsonl|ndjson|json|parquet|pq)$/i;
+const SHEET = /\.(xlsx?|xlsm|ods|et|numbers)$/i;
 const TOGETHER = 4;  // uploads at once
 const drop = at("drop");
 
@@ -84,6 +85,7 @@ takes(drop, async (files, dragged) => {
   if (!file.size) return slip("drop.empty", { name: visible(file.name) });
   if (!ALONE.test(file.name)) {
     if (/^(image|audio)\//.test(file.type)) { at("classes").open = true; return slip("drop.unsorted"); }
+    if (SHEET.test(file.name)) return slip("drop.sheet", { name: visible(file.name) });
     return slip("drop.type", { name: visible(file.name) });
   }
   bring(null, [{ file, label: null }], at("drop-wrong"), null);

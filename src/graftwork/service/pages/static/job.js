@@ -10,14 +10,20 @@ function clock() {
 }
 
 const stages = new Map();
+/** What is being done, and with what: "without transfer: classical", "minilm: features", "minilm: probe on 60 rows". */
 function named(stage) {
-  if (knows(`stage.${stage}`)) return t(`stage.${stage}`);
-  const head = stage.split(":")[0];  // such as "without transfer: classical"
-  return knows(`stage.${head}`) ? `${t(`stage.${head}`)}: ${visible(stage.slice(head.length + 1).trim())}` : visible(stage);
+  const cut = stage.lastIndexOf(": ");
+  const parts = cut < 0 ? [stage] : [stage.slice(0, cut), stage.slice(cut + 2)];
+  const what = (part) => part.replace(/ on [\d,]+ rows$/, "");
+  for (const part of [stage, ...parts]) {
+    if (knows(`stage.${what(part)}`)) return [t(`stage.${what(part)}`), visible(parts.find((one) => part !== stage && one !== part) ?? "")];
+  }
+  return [visible(stage), ""];
 }
 
 function progress({ stage, done, total, unit, note }) {
-  const name = named(stage);
+  const [name, about] = named(stage);
+  const now = about ? `${name} · ${about}` : name;
   if (!stages.has(name)) {
     for (const line of stages.values()) line.className = "";
     const line = document.createElement("li");
@@ -29,7 +35,7 @@ function progress({ stage, done, total, unit, note }) {
     if (stages.size > 12) at("stages").firstElementChild.remove();
   }
   for (const [other, line] of stages) line.className = other === name ? "now" : "";
-  if (at("stage").textContent !== name) at("stage").textContent = name;
+  if (at("stage").textContent !== now) at("stage").textContent = now;
   const unitKey = knows(`unit.${unit}`) ? `unit.${unit}` : "unit.other";
   at("much").textContent = total ? t(unitKey, { done, total }) : "";
   at("bar").title = note ? visible(note) : "";
