@@ -15,12 +15,13 @@ import tiny_onnx
 import tiny_tasks
 import toys
 from graftwork import artefact
-from graftwork.backbones import open_backbone
+from graftwork.backbones import onnx_session, open_backbone
 from graftwork.backbones.base import Backbone
 from graftwork.backbones.descriptor import Descriptor
 from graftwork.backbones.logmel import LogMel
+from graftwork.backbones.reader import Whole
 from graftwork.backbones.thumbnail import Thumbnail
-from graftwork.errors import ArtefactError, Busy, RequestError
+from graftwork.errors import ArtefactError, Busy, RequestError, Unreadable
 from graftwork.heads import LinearHead
 from graftwork.model import Model
 from graftwork.rows import Contents, Rows
@@ -125,6 +126,29 @@ def test_every_family_answers_as_its_model_does_by_itself(
     (replies,) = ask(made(), [folder], items_of(asked))
     same(replies, folder, asked)
     assert len(replies.unreadable) == (0 if rows.kind == "text" else 3)
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_a_network_of_onnxruntime_goes_with_its_backbone(
+    kind: str, made: Made, tmp_path: Path, settled_home: Path
+) -> None:
+    place = tmp_path / "source"
+    place.mkdir()
+    source = tiny_onnx.texts(place) if kind == "text" else tiny_onnx.pictures(place / "net.onnx")
+    backbone, rows = open_backbone(find(str(source)), None), rows_of(kind)
+    folder, serving = save(tmp_path / "m.graft", backbone, rows), made()
+    (replies,) = ask(serving, [folder], items_of(rows))
+    same(replies, folder, rows)
+    assert onnx_session._sessions
+    serving.close()
+    assert not onnx_session._sessions
+    whole = Whole(backbone.kind, backbone.state())
+    whole.release()  # nothing was opened
+    with pytest.raises(Unreadable):
+        whole(b"")
+    assert onnx_session._sessions
+    whole.release()
+    assert not onnx_session._sessions
 
 
 def test_torch_answers_as_soon_as_a_row_is_done(made: Made, tmp_path: Path, settled_home: Path) -> None:

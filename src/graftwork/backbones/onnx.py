@@ -20,7 +20,7 @@ from graftwork.backbones.ahead import in_order
 from graftwork.backbones.base import BackboneState, Options
 from graftwork.backbones.onnx_inputs import Inputs, inputs_of, settings_of
 from graftwork.backbones.onnx_output import Output
-from graftwork.backbones.onnx_session import Network, network, runtime_version
+from graftwork.backbones.onnx_session import Network, network, release, runtime_version
 from graftwork.backbones.pretrained import blank
 from graftwork.backbones.texts import pooling_of
 from graftwork.errors import ArtefactError, RequestError, Unreadable
@@ -126,10 +126,17 @@ class Onnx:
         """Open everything before threads ask for it at once."""
         self.steps(self._inputs.example())
 
+    def release(self) -> None:
+        """See `Kept.release`."""
+        release(self.source, self.source.options["model"], self._inner)
+
+    @property
+    def _inner(self) -> str | None:
+        return self.config["output"] if self.config["inner"] else None
+
     @cached_property
     def _network(self) -> Network:
-        inner = self.config["output"] if self.config["inner"] else None
-        return network(self.source, self.source.options["model"], inner)
+        return network(self.source, self.source.options["model"], self._inner)
 
     @cached_property
     def _inputs(self) -> Inputs:

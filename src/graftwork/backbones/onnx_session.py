@@ -74,6 +74,12 @@ def network(source: Source, model: str, inner: str | None = None) -> Network:
         return _sessions[key]
 
 
+def release(source: Source, model: str, inner: str | None = None) -> None:
+    """Keep the network no longer; whoever still has it keeps it."""
+    with _lock:
+        _sessions.pop((source.weights_sha256, model, inner or ""), None)
+
+
 def _opened(source: Source, model: str, inner: str | None) -> Network:
     runtime_version()
     import onnxruntime

@@ -277,6 +277,10 @@ class Pretrained(ABC):
         """See `Served.runner`."""
         return engine.runner(self.recipe, self.config["runtime"], self.config["precision"]).beside()
 
+    def release(self) -> None:
+        """See `Kept.release`."""
+        engine.release(self.recipe, self.config["runtime"], self.config["precision"])
+
     def together(self, inputs: engine.Arrays) -> int:
         """See `Served.together`."""
         return engine.CUDA_ROWS if self.config["runtime"] == "cuda" else 1

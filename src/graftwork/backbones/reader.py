@@ -25,7 +25,7 @@ import numpy as np
 
 from graftwork.backbones import images, preparation, restore
 from graftwork.backbones.base import Backbone, BackboneState
-from graftwork.backbones.served import Prepared, Reading
+from graftwork.backbones.served import Kept, Prepared, Reading
 from graftwork.errors import GraftworkError, Unreadable, WorkError
 from graftwork.rows import Contents, Kind, Rows
 
@@ -50,6 +50,12 @@ class Whole:
         for reason in features.unreadable.values():
             raise Unreadable(reason)
         return Prepared.single(features.matrix)
+
+    def release(self) -> None:
+        """Let go of what the process keeps of its network."""
+        opened = vars(self).get("_backbone")  # not opened for this alone: it may be what cannot be
+        if isinstance(opened, Kept):
+            opened.release()
 
     @cached_property
     def _backbone(self) -> Backbone:
@@ -81,7 +87,9 @@ def main(area: int, most_bytes: int) -> None:
             _limit(most_bytes)
             connection.send_bytes(READY)
         elif verb == FORGET:
-            del readings[number]
+            forgotten = readings.pop(number)
+            if isinstance(forgotten, Whole):
+                forgotten.release()
         else:
             told = _read(readings[number], bytes(content), shared)
             connection.send_bytes(json.dumps(told).encode())

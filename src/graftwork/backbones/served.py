@@ -36,6 +36,15 @@ class Reading(Protocol):
 
 
 @runtime_checkable
+class Kept(Protocol):
+    """A backbone whose network this process keeps for whoever asks for it next."""
+
+    def release(self) -> None:
+        """Keep it no longer; whoever still has the network keeps it."""
+        ...
+
+
+@runtime_checkable
 class Served(Protocol):
     """A backbone whose rows may be prepared in one place and run in another."""
 

@@ -4,9 +4,8 @@ import threading
 import time
 from concurrent.futures import Future
 
-from graftwork.backbones import engine
 from graftwork.backbones.base import Backbone
-from graftwork.backbones.pretrained import Pretrained
+from graftwork.backbones.served import Kept
 from graftwork.rows import Kind
 from graftwork.serving.batching import Line
 from graftwork.serving.reading import Readers
@@ -29,9 +28,8 @@ class Loaded:
 
     def close(self) -> None:
         self.line.close()
-        if isinstance(self.backbone, Pretrained):
-            config = self.backbone.config
-            engine.release(self.backbone.recipe, config["runtime"], config["precision"])
+        if isinstance(self.backbone, Kept):
+            self.backbone.release()
 
 
 class Pool:
@@ -138,6 +136,6 @@ def weigh(backbone: Backbone, readers: int) -> int:
     size = sum(array.nbytes for array in state.arrays.values())
     if state.source is not None:
         size += sum((state.source.folder / name).stat().st_size for name in state.source.weights)
-    # a network of onnxruntime's runs where pictures and recordings are read
+    # a network of onnxruntime's runs where pictures and recordings are read, and here for the replay
     apart = state.family == "onnx" and backbone.kind != "text"
-    return size * readers if apart else size
+    return size * (readers + 1) if apart else size
