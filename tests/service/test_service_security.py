@@ -1,7 +1,9 @@
 """Who comes in: keys, one-time links, sessions, their cookies and tokens."""
 
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from sqlalchemy import select, update
 
 from graftwork.service import middleware, security
 from graftwork.service.context import Service
+from graftwork.service.database import Database
 from graftwork.service.database.tables import OPERATOR, Key, Owner, Ticket
 from graftwork.service.strict import router as strict_router
 from tiny_service import client_of, key_of, make_service, problem_in
@@ -71,6 +74,24 @@ def test_a_link_opens_one_session_and_a_new_one_voids_it(service: Service) -> No
     assert token is not None and security.open_session(service.database, two) is None
     found = service.passes.find(security.digest(token))
     assert found is not None and (found.caller.scope, found.caller.owner_id) == ("admin", OPERATOR)
+
+
+def test_a_link_opens_one_session_though_two_follow_it_at_once(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, make, inside = security.new_link(database), security._ticket, threading.Event()
+
+    def slowly(*said: Any) -> str:
+        inside.set()
+        time.sleep(0.3)  # long enough for the other to look at the link as well
+        return make(*said)
+
+    monkeypatch.setattr(security, "_ticket", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(security.open_session, database, link)
+        assert inside.wait(10)
+        second = pool.submit(security.open_session, database, link)
+        assert first.result() is not None and second.result() is None
 
 
 def test_a_link_that_is_over_opens_nothing(service: Service) -> None:

@@ -147,7 +147,7 @@ def open_session(database: Database, secret: str) -> str | None:
         if _opener(session, hashed) is None:
             return None
     with database.write() as session:
-        found = _opener(session, hashed)
+        found = _opener(session, hashed, locked=True)
         if isinstance(found, Key):
             seconds = SESSION_S if found.expires is None else min(SESSION_S, found.expires - time.time())
             return _ticket(session, "session", found.owner_id, found.scope, found.id, seconds)
@@ -157,14 +157,17 @@ def open_session(database: Database, secret: str) -> str | None:
         return _ticket(session, "session", found.owner_id, found.scope, None, SESSION_S)
 
 
-def _opener(session: Session, hashed: str) -> Key | Ticket | None:
-    """The key or link of that hash, while it holds; a link is locked where that is possible."""
+def _opener(session: Session, hashed: str, *, locked: bool = False) -> Key | Ticket | None:
+    """The key or link of that hash, while it holds.
+
+    locked: until the transaction ends nobody else opens with the link, or revokes the key.
+    """
     now = time.time()
-    key = session.scalar(select(Key).where(Key.hash == hashed, Key.revoked.is_(None)))
+    wanted = select(Key).where(Key.hash == hashed, Key.revoked.is_(None))
+    key = session.scalar(wanted.with_for_update() if locked else wanted)
     if key is not None:
         return key if key.expires is None or key.expires > now else None
-    locks = session.info.get("writes", False)
-    link = session.get(Ticket, hashed, with_for_update=locks or None)
+    link = session.get(Ticket, hashed, with_for_update=locked or None)
     return link if link is not None and link.what == "link" and link.expires > now else None
 
 
