@@ -102,6 +102,14 @@ def test_rows_of_owners_that_do_not_exist_are_refused(database: Database) -> Non
         session.add(file)
 
 
+def test_an_error_for_the_log_says_nothing_of_what_is_stored(database: Database) -> None:
+    with pytest.raises(IntegrityError) as caught, database.write() as session:
+        for id in ("a", "b"):
+            session.add(Owner(id=id, name="same", secret="very secret", quotas={}, created=0.0))
+            session.flush()
+    assert "very secret" not in str(caught.value)
+
+
 def test_writers_wait_for_each_other_and_lose_no_count(database: Database) -> None:
     def count() -> None:
         mine = Database(str(database.engine.url.render_as_string(hide_password=False)))

@@ -80,15 +80,19 @@ def _parsed(url: str) -> URL:
 
 
 def _engine(url: URL) -> Engine:
+    # hide_parameters: an error goes to the log, and with it would what is stored: texts, owners' secrets
     if url.get_backend_name() != "sqlite":
         return create_engine(
             url,
             pool_pre_ping=True,
             pool_size=10,
             max_overflow=20,
+            hide_parameters=True,
             connect_args={"connect_timeout": CONNECT_S},
         )
-    engine = create_engine(url, connect_args={"timeout": BUSY_S, "check_same_thread": False})
+    engine = create_engine(
+        url, hide_parameters=True, connect_args={"timeout": BUSY_S, "check_same_thread": False}
+    )
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine
