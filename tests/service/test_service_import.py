@@ -11,10 +11,12 @@ from typing import Any
 import hostile
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 import graftwork as gw
 from graftwork import artefact
-from graftwork.service.database.tables import Job
+from graftwork.service.database.tables import Job, Model
+from graftwork.service.jobs.desk import Desk
 from tiny_shop import Shop
 
 pytestmark = pytest.mark.usefixtures("brisk")
@@ -192,6 +194,23 @@ def test_what_a_stranger_says_of_scores_is_shown_only_in_the_form_of_scores(shop
     assert ended.state == "succeeded", ended.problem
     summary = shop.model(ended)[0].summary
     assert (summary["scores"], summary["verdict"], summary["rows"]) == ({}, None, None)
+
+
+def test_a_model_whose_artefact_goes_with_another_at_that_moment_is_not_made(
+    shop: Shop, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = Desk.finish
+
+    def late(desk: Desk, *said: Any, **more: Any) -> Any:
+        for digest in desk.artefacts.digests():
+            desk.artefacts.remove(digest)
+        return put(desk, *said, **more)
+
+    monkeypatch.setattr(Desk, "finish", late)
+    job = brought(shop, packed(made))
+    assert job.state == "failed" and job.problem is not None and job.problem["code"] == "conflict"
+    with shop.database.read() as session:
+        assert session.scalars(select(Model)).all() == []
 
 
 def test_anothers_upload_cannot_be_imported(shop: Shop, made: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, text
 from sqlalchemy.orm import Session
 
 from graftwork.service import idempotency
@@ -79,7 +79,9 @@ def _drop_uploads(here: Service, owner_id: str) -> None:
 
 def drop_artefact(here: Service, digest: str) -> bool:
     """Remove the artefact if no model is made of it any more; whether it went."""
-    with here.database.write() as session:  # so that on SQLite nobody names it meanwhile
+    with here.database.write() as session:  # on SQLite nobody names it meanwhile
+        if not here.database.is_sqlite:  # nor here: who adds a model waits, and then sees that it is gone
+            session.execute(text("LOCK TABLE models IN SHARE MODE"))
         if session.scalar(select(Model.id).where(Model.digest == digest).limit(1)) is not None:
             return False
         folder = here.artefacts.folder(digest)

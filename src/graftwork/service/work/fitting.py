@@ -17,7 +17,7 @@ from graftwork.service import ids
 from graftwork.service.database import tables
 from graftwork.service.database.tables import Job, Model
 from graftwork.service.jobs.desk import Desk
-from graftwork.service.problems import bad_request
+from graftwork.service.problems import Problem, bad_request
 from graftwork.service.work import data
 from graftwork.service.work.said import Said
 from graftwork.service.work.sources import require_allowed
@@ -108,6 +108,11 @@ def keep(job: Job, desk: Desk, made: Path, name: str, dataset_id: str | None) ->
 
     def also(session: Session) -> None:
         session.add(model)
+        session.flush()  # from here on nobody removes the artefact: see erasing.drop_artefact
+        if not folder.is_dir():
+            raise Problem(
+                409, "conflict", "another model of the same content was deleted at this moment; try again"
+            )
         row = session.get(Job, job.id)
         assert row is not None
         row.model_id = model.id
