@@ -323,6 +323,17 @@ def test_a_reply_of_another_form_is_one_line() -> None:
         client.predict("tickets", [b"x"])
 
 
+def test_a_stream_that_is_refused_is_not_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("graftwork.client.client.time.sleep", slept.append)
+    client, _ = flaky(
+        httpx.Response(200, json={"items": [], "next_after": 0, "is_terminal": False}),
+        httpx.Response(429, json={"code": "rate-limited"}, headers={"Retry-After": "3"}),
+        httpx.Response(200, json={"items": [], "next_after": 0, "is_terminal": True}),
+    )
+    assert list(client.events("job_1")) == [] and slept == [3.0]
+
+
 def test_a_stream_that_breaks_is_taken_up_where_it_broke() -> None:
     def said(seq: int) -> dict[str, Any]:
         return {"seq": seq, "at": "", "kind": "state", "data": {}}

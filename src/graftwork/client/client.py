@@ -3,6 +3,7 @@
 import json
 import mimetypes
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Self, overload
 from urllib.parse import quote
 
 from graftwork.client.records import Answer, Dataset, Event, File, Job, Model, record
-from graftwork.client.transport import Refused, Transport
+from graftwork.client.transport import Refused, Transport, retry_after
 from graftwork.errors import RequestError, WorkError
 
 if TYPE_CHECKING:
@@ -280,7 +281,7 @@ class Client:
             return self.upload(Path(packed.name), f"{folder.resolve().name}.zip")
 
     def _listen(self, job: str, after: int) -> Iterator[Event]:
-        """One stream of events, until it ends or breaks."""
+        """One stream of events, until it ends, breaks or is refused, as where too many are open."""
         import httpx
 
         headers = {"Accept": "text/event-stream", "Last-Event-ID": str(after)}
@@ -289,6 +290,8 @@ class Client:
                 for line in answer.iter_lines():
                     if line.startswith("data: ") and answer.status_code == 200:
                         yield record(Event, json.loads(line.removeprefix("data: ")))
+                if not answer.is_success:
+                    time.sleep(min(retry_after(answer), 5.0))
         except httpx.TransportError:
             return  # whoever listens asks again, and is told if nothing is there any more
 

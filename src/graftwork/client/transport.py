@@ -90,7 +90,7 @@ class Transport:
                 error = problem(answer)
                 if not _passes(answer):
                     raise error
-                seconds = max(pause, _retry_after(answer))
+                seconds = max(pause, retry_after(answer))
             if time.monotonic() + seconds > until:
                 raise error
             time.sleep(seconds * random.uniform(1.0, 1.2))
@@ -111,7 +111,7 @@ def problem(answer: "httpx.Response") -> Busy | RequestError | WorkError:
     """The error that an answer without success is."""
     said = _said(answer)
     if answer.status_code == 429:
-        return Busy(str(said.get("detail") or "the service is busy; try again"), _retry_after(answer))
+        return Busy(str(said.get("detail") or "the service is busy; try again"), retry_after(answer))
     if answer.status_code >= 500:
         detail = said.get("detail") or answer.reason_phrase
         return WorkError(
@@ -142,7 +142,8 @@ def _unreachable(url: str, failure: Exception) -> WorkError:
     return error
 
 
-def _retry_after(answer: "httpx.Response") -> float:
+def retry_after(answer: "httpx.Response") -> float:
+    """Seconds until the service wants to be asked again."""
     try:
         return max(0.0, float(answer.headers.get("Retry-After", "")))
     except ValueError:
