@@ -64,7 +64,7 @@ def test_a_dataset_is_inspected_by_a_job_of_its_own(service: Service, ann: Any) 
     assert ann.get(f"/v1/datasets/{said['id']}").json()["inspection"] == {"rows": 10}
     (listed,) = ann.get("/v1/datasets").json()["items"]
     Shape.model_validate(listed)
-    assert listed["id"] == said["id"] and listed["inspection"] is None
+    assert listed["id"] == said["id"] and listed["inspection"] is None and listed["files"] == []
     assert ann.get(f"/v1/jobs/{said['job']}").json()["is_terminal"] is True
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from graftwork.service import uploads
 from graftwork.service.context import Service
+from graftwork.service.database.tables import Owner
 from graftwork.service.settings import Quotas
 from tiny_models import caller_of
 from tiny_service import client_of, key_of, make_service, problem_in
@@ -136,6 +137,17 @@ def test_an_upload_beyond_the_quota_ends_while_it_streams(
         problem_in(answer, 429, "quota-exceeded")
         assert "retry-after" in answer.headers
     assert kept(service) == [hashlib.sha256(bytes(1_000_000)).hexdigest()]
+
+
+def test_uploads_under_way_count_together(service: Service, ann: Any) -> None:
+    owner = caller_of(service).owner_id
+    with service.database.write() as session:
+        session.get_one(Owner, owner).quotas = {"bytes": 1_000_000}
+    service.arriving[owner] = 999_990  # another one, which is not yet whole
+    problem_in(ann.post("/v1/files", content=b"x" * 11), 429, "quota-exceeded")
+    problem_in(ann.post("/v1/files", content=iter([b"x" * 6, b"x" * 5])), 429, "quota-exceeded")
+    assert ann.post("/v1/files", content=b"x" * 10).status_code == 201
+    assert service.arriving[owner] == 999_990
 
 
 def test_two_uploads_at_once_do_not_both_fit_where_one_does(

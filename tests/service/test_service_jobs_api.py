@@ -95,6 +95,9 @@ def test_a_ranking_and_an_import_are_queued(ann: Any, dataset: str) -> None:
         {"budget": "0m"},
         {"seed": -1},
         {"settings": {"blocks": [1]}},
+        {"settings": {"x" * 101: 1}},
+        {"settings": {"x": "y" * 1_001}},
+        {"settings": {"x": 10**400}},
         {"name": "a,b"},
         {"baselines": "some"},
         {"unknown": 1},
@@ -147,6 +150,18 @@ def test_a_cancel_ends_what_waits_and_asks_what_runs(service: Service, ann: Any,
     queue.finish(service.database, job.id, job.attempt)
     again = ann.post(f"/v1/jobs/{running}/cancel")
     assert again.status_code == 202 and again.json()["state"] == "cancelled"
+
+
+def test_a_cancel_of_a_job_that_is_deleted_meanwhile_is_404(
+    service: Service, ann: Any, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ann.post("/v1/jobs", json={"kind": "fit", "dataset": dataset}).json()["id"]
+
+    def gone(*said: Any) -> Any:
+        raise queue.Lost("gone")
+
+    monkeypatch.setattr(queue, "cancel", gone)
+    problem_in(ann.post(f"/v1/jobs/{job}/cancel"), 404)
 
 
 def test_jobs_are_listed_by_dataset_and_state(service: Service, ann: Any, dataset: str) -> None:

@@ -66,6 +66,16 @@ def test_requests_are_bounded_a_minute_and_come_back_evenly(
         assert [ann.get("/v1/owners/me").status_code for _ in range(6)] == [200] * 5 + [429]
 
 
+def test_those_who_came_once_are_not_remembered(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    meter, now = service.meter, time.monotonic()
+    for i in range(100):
+        meter.wait(f"tries 10.0.0.{i}", 60)
+    monkeypatch.setattr("graftwork.service.usage.time.monotonic", lambda: now + 90)
+    meter.wait("tries 10.0.0.1", 60)
+    meter.flush()
+    assert len(meter._buckets) == 1
+
+
 def test_an_owners_own_bound_holds_before_the_services(service: Service) -> None:
     caller = _caller(service)
     for own, left in (({"requests": 1}, 1), ({"requests": None}, 50), ({}, 5)):

@@ -1,5 +1,6 @@
 """What the routes share; made once when the server starts."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 class Service:
     """settings, the database, the artefacts' folder, the models that can be asked, what answers for them,
     and what counts requests. draining: set once the server was told to end. workers: whether they run.
+    arriving: bytes of the uploads under way, by owner; of the event loop alone.
     """
 
     settings: Settings
@@ -33,6 +35,7 @@ class Service:
     meter: "Meter"
     draining: bool = False
     workers: Callable[[], bool] = lambda: True
+    arriving: Counter[str] = field(default_factory=Counter)
     passes: Passes = field(init=False)
     metrics: Metrics = field(init=False)
 

@@ -67,6 +67,13 @@ Source = Annotated[
     ),
 ]
 Budget = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,6}[smh]?$", examples=["5m"])]
+Setting = (
+    Annotated[str, Field(max_length=1_000)]
+    | Annotated[int, Field(ge=-(2**53), le=2**53)]
+    | float
+    | bool
+    | None
+)
 Column = Annotated[str, Field(min_length=1, max_length=1_000)] | None
 
 
@@ -133,7 +140,9 @@ class NewFit(Asked):
     metric: Annotated[str, Field(max_length=40)] | None = None
     baselines: Literal["all", "classical", "none"] = "all"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    settings: dict[str, str | int | float | bool | None] = Field(default_factory=dict, max_length=50)
+    settings: dict[Annotated[str, Field(max_length=100)], Setting] = Field(
+        default_factory=dict, max_length=50
+    )
 
 
 class NewRank(Asked):
@@ -185,7 +194,9 @@ class Trouble(BaseModel):
 
 
 class Dataset(Shown):
-    """inspection: as `graft inspect --json`, once it is ready; null in lists. corrections: rows added."""
+    """inspection: as `graft inspect --json`, once it is ready; null in lists. corrections: rows added.
+
+    files: what it was made of; none in lists, as there may be thousands."""
 
     id: str
     name: str
@@ -319,7 +330,7 @@ def dataset(row: tables.Dataset, corrections: int, *, brief: bool = False) -> di
         "kind": row.kind,
         "rows": row.rows,
         "bytes": row.bytes,
-        "files": row.files,
+        "files": [] if brief else row.files,
         "options": row.options,
         "corrections": corrections,
         "inspection": None if brief else row.inspection,

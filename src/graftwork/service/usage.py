@@ -125,7 +125,7 @@ class Meter:
         """Writes what was counted since the last one. Owners deleted meanwhile are left out."""
         with self._lock:
             counted, self._counted = self._counted, defaultdict(lambda: defaultdict(int))
-            old = time.monotonic() - 3600
+            old = time.monotonic() - 60  # full again: as if it had never been there
             self._buckets = {who: one for who, one in self._buckets.items() if one.at > old}
         if not counted:
             return

@@ -26,6 +26,8 @@ from graftwork.service.uploads import flush, keeping, remove_tree
 
 router = new_router("datasets")
 _CHUNK = 500
+_LONG = (defer(Dataset.inspection), defer(Dataset.files))
+"""What lists leave out."""
 
 
 @router.post("/datasets", status_code=202, response_model=shapes.Dataset)
@@ -167,7 +169,7 @@ def one(here: Service, caller: Caller, dataset: str) -> dict[str, Any]:
 def listed(here: Service, caller: Caller, cursor: str | None, limit: int) -> dict[str, Any]:
     """A page of the caller's datasets, as `shapes.Page[shapes.Dataset]`."""
     with here.database.read() as session:
-        wanted = select(Dataset).where(Dataset.owner_id == caller.owner_id).options(defer(Dataset.inspection))
+        wanted = select(Dataset).where(Dataset.owner_id == caller.owner_id).options(*_LONG)
         found = page(session, wanted, Dataset, cursor, limit)
         counts = _corrections(session, [row.id for row in found.items])
         return found.json([shapes.dataset(row, counts.get(row.id, 0), brief=True) for row in found.items])

@@ -55,24 +55,33 @@ async def upload(
     free, bound = await run_in_threadpool(_free, here, caller)
     most = here.settings.limits.upload
 
+    mine = 0
+
     def grow(total: int) -> None:
+        nonlocal mine
         if total > most:
             raise Problem(413, "content-too-large", f"more than {most:,} bytes seen; send smaller files")
-        if free is not None and total > free:
+        if total > mine:
+            here.arriving[caller.owner_id] += total - mine
+            mine = total
+        if free is not None and here.arriving[caller.owner_id] > free:
             raise _full(free, bound or 0)
 
-    length = request.headers.get("content-length", "")
-    grow(int(length) if length.isdecimal() and len(length) < 20 and _is_raw(request) else 0)
-    body = _Body(request, name)
-    await body.begin()
-    received = await receive(
-        body.content(), here.settings.uploads(caller.owner_id), lambda head: refuse(body.name, head), grow
-    )
     try:
-        check_digest(received, said)
-        answer = await run_in_threadpool(_keep, request, here, caller, received, body)
+        length = request.headers.get("content-length", "")
+        grow(int(length) if length.isdecimal() and len(length) < 20 and _is_raw(request) else 0)
+        body = _Body(request, name)
+        await body.begin()
+        received = await receive(
+            body.content(), here.settings.uploads(caller.owner_id), lambda head: refuse(body.name, head), grow
+        )
+        try:
+            check_digest(received, said)
+            answer = await run_in_threadpool(_keep, request, here, caller, received, body)
+        finally:
+            received.drop()
     finally:
-        received.drop()
+        here.arriving[caller.owner_id] -= mine
     here.meter.count(caller.owner_id, "uploaded_bytes", received.bytes)
     return answer
 
@@ -165,7 +174,9 @@ def _free(here: Service, caller: Caller) -> tuple[int | None, int | None]:
 
 
 def _full(free: int, bound: int) -> Problem:
-    detail = f"bytes: {max(free, 0):,} left of {bound:,}, this file has more; delete files or datasets"
+    detail = (
+        f"bytes: {max(free, 0):,} left of {bound:,}, what you upload now has more; delete files or datasets"
+    )
     return too_many("quota-exceeded", detail, 3600)
 
 

@@ -21,7 +21,7 @@ from graftwork.service.holdings import admit, owned_dataset, owned_file, owned_j
 from graftwork.service.idempotency import Created, IdempotencyKey, once
 from graftwork.service.jobs import queue
 from graftwork.service.pagination import Cursor, Limit, page
-from graftwork.service.problems import Pointer, bad_request, too_many
+from graftwork.service.problems import Pointer, bad_request, not_found, too_many
 from graftwork.service.security import Predicts, Writes
 from graftwork.service.strict import router as new_router
 from graftwork.service.watching import Watch, watch_of
@@ -95,7 +95,10 @@ def cancel(request: Request, caller: Writes, job: str) -> Any:
     here = service(request)
     with here.database.read() as session:
         owned_job(session, caller, job)
-    queue.cancel(here.database, job)
+    try:
+        queue.cancel(here.database, job)
+    except queue.Lost:  # deleted since
+        raise not_found("job", job) from None
     return one(here, caller, job)
 
 
