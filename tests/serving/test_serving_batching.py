@@ -273,6 +273,16 @@ def test_contents_are_read_apart_and_bad_ones_alone_are_unreadable(network: Netw
     assert asked.unreadable == {1: "is not wanted", 2: "crashes its decoder"}
 
 
+def test_features_of_another_width_than_the_backbones_are_not_believed() -> None:
+    readers = Readers(1, 10**9, SECONDS)
+    line = Line(Way(Obedient(), None, None, lambda _: 1, joined, "toy", "f32"), 1, readers)
+    asked = question(b"\x01\x02", b"\x03")
+    line.ask(asked)
+    assert asked.wait()[1] == 3 and list(asked.unreadable) == [0]
+    readers.close()
+    line.close()
+
+
 def test_windows_of_a_recording_are_joined_by_their_lengths(network: Network) -> None:
     network.open()
     network.slots = 2

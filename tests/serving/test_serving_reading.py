@@ -113,6 +113,7 @@ def test_inputs_of_one_content_are_not_those_of_the_next(line: Asking) -> None:
         (b"say " + b"[" * 100_000, NONSENSE),
         (b'say {"windows": 0, "arrays": [["<f8", [0]]]}', NONSENSE),
         (b'say {"windows": 1, "arrays": [["<f4", [1, 9]], ["<f8", [99999999999999999999]]]}', NONSENSE),
+        (b'say {"windows": 1, "arrays": [["<f4", [2, 3]], ["<f8", [1]]]}', NONSENSE),
         (b'say {"windows": 1, "arrays": [["<U4", [1, 9]], ["<f8", [1]]]}', NONSENSE),
     ],
 )

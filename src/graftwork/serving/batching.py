@@ -319,10 +319,10 @@ class Line:
     # What came of it
 
     def _deliver(self, row: _Row, features: NDArray[Any]) -> None:
-        if not np.isfinite(features).all():
+        if features.size != self.width or not np.isfinite(features).all():
             self._refuse(row, "has features that are no numbers")
             return
-        row.asked.features[row.index] = features
+        row.asked.features[row.index] = features.ravel()
         self._one_less(row.asked)
 
     def _refuse(self, row: _Row, reason: str) -> None:

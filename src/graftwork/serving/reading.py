@@ -258,7 +258,8 @@ class _Process:
             first += arrays[-1].nbytes
         *inputs, lengths = arrays
         each, rest = divmod(len(inputs), told["windows"])
-        if rest or not each or lengths.shape != (told["windows"],):
+        whole = all(array.shape[:1] == (1,) for array in inputs)
+        if rest or not each or not whole or lengths.shape != (told["windows"],):
             raise ValueError("windows and arrays do not match")
         windows = [tuple(inputs[i : i + each]) for i in range(0, len(inputs), each)]
         return Prepared(windows, lengths)
