@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fastapi import Request
 from pydantic import BaseModel
 
 from graftwork.service.app import create_app
-from graftwork.service.bodies import Body
+from graftwork.service.bodies import Body, Held
 from graftwork.service.context import Service
 from graftwork.service.problems import Problem
 from graftwork.service.settings import Limits
@@ -120,6 +121,37 @@ def test_a_body_larger_than_its_length_allows_is_413_before_it_is_read(client: A
     answer = client.post("/v1/toys/raw", content=b"x" * 1_001)
     problem_in(answer, 413, "content-too-large")
     assert client.post("/v1/toys/raw", content=b"x" * 1_000).json() == {"bytes": 1_000}
+
+
+def test_bodies_that_lie_in_memory_are_bounded_together_and_let_go() -> None:
+    held = Held(100)
+
+    def body_of(*sizes: int) -> Body:
+        said = iter([{"type": "http.request", "body": b"x" * n, "more_body": True} for n in sizes])
+
+        async def receive() -> Any:
+            return next(said)
+
+        return Body(receive, 90, 1.0, held)
+
+    first, second, third = body_of(60), body_of(60), body_of(60)
+    asyncio.run(first())
+    with pytest.raises(Problem) as caught:
+        asyncio.run(second())
+    assert (caught.value.status, caught.value.code) == (429, "queue-full")
+    second.release()
+    first.release()
+    asyncio.run(third())
+    assert held.bytes == 60
+
+
+def test_requests_that_are_answered_hold_no_bodies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = make_service(tmp_path, limits=replace(Limits(), bodies=1_500))
+    with client_of(service, key_of(service)) as ann:
+        for _ in range(3):
+            problem_in(ann.post("/v1/keys", json={"name": "k", "scope": "x" * 1_000}), 422)
+        problem_in(ann.post("/v1/keys", json={"name": "k", "scope": "x" * 2_000}), 429, "queue-full")
+        assert ann.post("/v1/files", content=bytes(2_000)).status_code == 201
 
 
 def test_a_strangers_body_is_no_larger_than_a_form(tmp_path: Path) -> None:

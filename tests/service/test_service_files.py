@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete
 
 from graftwork.service import uploads
 from graftwork.service.context import Service
-from graftwork.service.database.tables import Owner
+from graftwork.service.database.tables import Key, Owner
 from graftwork.service.settings import Quotas
 from tiny_models import caller_of
 from tiny_service import client_of, key_of, make_service, problem_in
@@ -137,6 +138,14 @@ def test_an_upload_beyond_the_quota_ends_while_it_streams(
         problem_in(answer, 429, "quota-exceeded")
         assert "retry-after" in answer.headers
     assert kept(service) == [hashlib.sha256(bytes(1_000_000)).hexdigest()]
+
+
+def test_an_upload_of_an_owner_who_is_deleted_meanwhile_is_401(service: Service, ann: Any) -> None:
+    assert ann.get("/v1/files").status_code == 200  # so that the key is remembered
+    with service.database.write() as session:
+        session.execute(delete(Key))
+        session.execute(delete(Owner))
+    problem_in(ann.post("/v1/files", content=TABLE), 401)
 
 
 def test_uploads_under_way_count_together(service: Service, ann: Any) -> None:

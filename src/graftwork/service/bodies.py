@@ -2,23 +2,33 @@
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 from starlette.types import Message, Receive
 
-from graftwork.service.problems import Problem
+from graftwork.service.problems import Problem, too_many
 
 SLOWEST = 1_000
 """Bytes a second below which a body counts as not arriving, once `idle` seconds are spent on it."""
+
+
+@dataclass
+class Held:
+    """Bytes of bodies that lie in memory, of all requests together; of the event loop alone."""
+
+    most: int
+    bytes: int = 0
 
 
 class Body:
     """The `receive` that the application gets. Raises Problem 413 or 408 out of it; all read is bounded.
 
     Only the time spent waiting for the client counts, not what the application does between.
+    held: where it counts until `release`; None for what goes to the disk as it comes.
     """
 
-    def __init__(self, receive: Receive, most: int, idle: float) -> None:
-        self._receive, self._most, self._idle = receive, most, idle
+    def __init__(self, receive: Receive, most: int, idle: float, held: Held | None = None) -> None:
+        self._receive, self._most, self._idle, self._held = receive, most, idle, held
         self._seen = 0
         self._waited = 0.0
         self._complete = False
@@ -32,13 +42,23 @@ class Body:
             return await self._receive()
         message = await self._within()
         if message["type"] == "http.request":
-            self._seen += len(message.get("body", b""))
+            more = len(message.get("body", b""))
+            self._seen += more
             self._complete = not message.get("more_body", False)
+            if self._held is not None:
+                self._held.bytes += more
             if self._seen > self._most:
                 raise too_large(self._most)
+            if self._held is not None and self._held.bytes > self._held.most:
+                raise too_many("queue-full", "too much is being sent at once; send it again", 2.0)
         else:
             self._complete = True
         return message
+
+    def release(self) -> None:
+        """The request is answered."""
+        if self._held is not None:
+            self._held.bytes -= self._seen
 
     async def all(self, most: int) -> bytes:
         """The whole body, of at most so many bytes; the application gets it once more."""

@@ -20,7 +20,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from graftwork.service.answers import our_slip, problem_of, respond
-from graftwork.service.bodies import Body, too_large
+from graftwork.service.bodies import Body, Held, too_large
 from graftwork.service.context import Service
 from graftwork.service.passes import Pass
 from graftwork.service.problems import Problem, too_many
@@ -68,6 +68,7 @@ class Front:
         self._app, self._service, self._quick = app, service, quick
         limits = service.settings.limits
         self._body, self._upload, self._idle = limits.body, limits.upload, limits.idle
+        self._held = Held(limits.bodies)
         settings = service.settings
         behind = urlsplit(settings.address or "").hostname
         self._hosts = {*LOOPBACK, behind} if settings.host in LOOPBACK else None
@@ -82,7 +83,7 @@ class Front:
         started = time.perf_counter()
         headers = dict(scope["headers"])  # the last of equal ones: enough for those asked here
         most = self._most(scope["path"])
-        body = Body(receive, most, self._idle)
+        body = Body(receive, most, self._idle, None if scope["path"] in UPLOADS else self._held)
         answer = Answer(send, headers.get(b"x-request-id"))
         state = scope.setdefault("state", {})
         state["request_id"] = answer.request_id
@@ -98,6 +99,7 @@ class Front:
         except Exception as error:
             await self._failed(error, scope, body, answer)
         finally:
+            body.release()
             route = scope["path"] if quick else getattr(scope.get("route"), "path", "none")
             self._service.metrics.request(
                 scope["method"], route, answer.status, time.perf_counter() - started

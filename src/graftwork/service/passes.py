@@ -72,7 +72,9 @@ class Passes:
                 return None
             found = key or ticket
             assert found is not None
-            owner = session.get_one(Owner, found.owner_id)
+            owner = session.get(Owner, found.owner_id)
+            if owner is None:  # deleted between the two looks
+                return None
             caller = Caller(
                 owner_id=owner.id,
                 owner=owner.name,

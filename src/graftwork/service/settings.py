@@ -30,11 +30,13 @@ class Limits:
     upload: one file. body: a request that is no upload. entries: of an archive. unpacked: of an archive.
     ratio: unpacked to packed bytes of one entry. columns, cell: of a table. depth: of JSON. items: inputs
     of one prediction. models: of one prediction. idle: a body that does not arrive. header: a request whose
-    first line does not arrive. queue: inputs waiting for an answer.
+    first line does not arrive. queue: inputs waiting for an answer. bodies: of all requests that are no
+    uploads, in memory at a time.
     """
 
     upload: int = 2_000 * MB
     body: int = 32 * MB
+    bodies: int = 1_000 * MB
     entries: int = 200_000
     unpacked: int = 8_000 * MB
     ratio: int = 200

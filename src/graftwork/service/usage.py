@@ -53,15 +53,21 @@ def used(session: Session, owner_id: str) -> dict[Bounded, int]:
     }
 
 
+def owner_of(session: Session, caller: Caller, **how: Any) -> Owner:
+    """Who asks; raises Problem 401 where the owner was deleted since the request began."""
+    found = session.get(Owner, caller.owner_id, **how)
+    if found is None:
+        raise Problem(401, "unauthorized", "this key's owner is gone; sign in with another")
+    return found
+
+
 def require(session: Session, caller: Caller, default: Quotas, what: Bounded, more: int) -> None:
     """Raises Problem 429 "quota-exceeded" where `more` would be too much.
 
     Call it in the transaction that makes more: the owner's row is locked, so that two at once cannot both
     fit. rows: `more` are the rows of one dataset.
     """
-    owner = session.get(Owner, caller.owner_id, with_for_update={"key_share": True}, populate_existing=True)
-    if owner is None:  # deleted since the request began
-        raise Problem(401, "unauthorized", "this key's owner is gone; sign in with another")
+    owner = owner_of(session, caller, with_for_update={"key_share": True}, populate_existing=True)
     bound = getattr(quotas_of(owner, default), what)
     if bound is None:
         return

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from graftwork.service import ids, shapes, usage
 from graftwork.service.callers import Caller
 from graftwork.service.context import Service, service
-from graftwork.service.database.tables import TERMINAL, Dataset, File, Job, Owner
+from graftwork.service.database.tables import TERMINAL, Dataset, File, Job
 from graftwork.service.holdings import in_use, owned_file
 from graftwork.service.idempotency import Created, IdempotencyKey, once
 from graftwork.service.intake.kinds import refuse
@@ -163,8 +163,7 @@ def _is_raw(request: Request) -> bool:
 def _free(here: Service, caller: Caller) -> tuple[int | None, int | None]:
     """Bytes that the owner may still upload, and of how many; None for no bound."""
     with here.database.read() as session:
-        owner = session.get_one(Owner, caller.owner_id)
-        bound = usage.quotas_of(owner, here.settings.quotas).bytes
+        bound = usage.quotas_of(usage.owner_of(session, caller), here.settings.quotas).bytes
         if bound is None:
             return None, None
         free = bound - usage.used(session, caller.owner_id)["bytes"]
