@@ -67,6 +67,37 @@ def test_first_start_makes_the_operator_and_a_link_until_it_was_used(service: Se
         assert session.get_one(Owner, OPERATOR).name == OPERATOR
 
 
+@pytest.mark.parametrize(
+    ("change", "comes_again"),
+    [
+        ({}, False),
+        ({"revoked": 1.0}, True),
+        ({"expires": 1.0}, True),
+        ({"scope": "predict"}, True),
+        ({"owner_id": "other"}, True),
+    ],
+)
+def test_the_link_comes_again_where_no_key_lets_an_admin_in(
+    service: Service, change: dict[str, Any], comes_again: bool
+) -> None:
+    with service.database.write() as session:
+        if "owner_id" in change:
+            change = {"owner_id": security.new_owner(session, "other").id}
+    key_of(service, OPERATOR, "admin")
+    with service.database.write() as session:
+        session.execute(update(Key).values(name="only", **change))
+    assert (security.first_link(service.database) is not None) == comes_again
+
+
+def test_the_link_comes_again_where_the_session_is_over(service: Service) -> None:
+    link = security.first_link(service.database)
+    assert link is not None and security.open_session(service.database, link) is not None
+    assert security.first_link(service.database) is None
+    with service.database.write() as session:
+        session.execute(update(Ticket).values(expires=time.time() - 1))
+    assert security.first_link(service.database) is not None
+
+
 def test_a_link_opens_one_session_and_a_new_one_voids_it(service: Service) -> None:
     one, two = security.new_link(service.database), security.new_link(service.database)
     assert security.open_session(service.database, one) is None

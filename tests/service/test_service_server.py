@@ -106,6 +106,9 @@ def test_a_folder_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
         ("--quota=space=3", "expected NAME=NUMBER"),
         ("--quota=jobs=many", "expected a whole number"),
         ("--head-memory=much", "is no size"),
+        ("--head-memory=-5MB", "is no size"),
+        ("--backbone-memory=inf", "is no size"),
+        ("--host=no.such.host.invalid", "give --host an address of this machine"),
         ("--address=graft.example.org", "expected https://"),
         ("--database=nonsense", "database"),
     ],
@@ -141,6 +144,10 @@ def test_the_link_comes_again_until_somebody_signed_in(tmp_path: Path, home: Pat
     assert first.said["link"] is not None
     with tiny_server.running(tmp_path, home) as second:  # `first.key` exists: somebody can come in
         assert second.said["link"] is None
+    (tmp_path / ".graftwork").chmod(0o755)  # as one that was restored
+    with tiny_server.running(tmp_path, home, link=True) as third:
+        assert third.said["link"] is not None
+    assert (tmp_path / ".graftwork").stat().st_mode & 0o777 == 0o700
 
 
 def begun(server: tiny_server.Running, body: bytes) -> tuple[socket.socket, bytes]:

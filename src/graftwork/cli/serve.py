@@ -40,6 +40,9 @@ def serve(
         list[str] | None,
         typer.Option(help="NAME=NUMBER or NAME=none for each owner: bytes, rows, jobs, requests, models."),
     ] = None,
+    link: Annotated[
+        bool, typer.Option("--link", help="Give a sign-in link even where somebody can sign in.")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     offline: Offline = False,
@@ -59,6 +62,7 @@ def serve(
         backbone_memory=size(backbone_memory),
         offline=offline,
         quotas=_quotas(quota or []),
+        link=link,
     )
     try:
         from graftwork.service import server

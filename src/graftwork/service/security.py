@@ -6,7 +6,7 @@ import time
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 from starlette.responses import Response
 
@@ -95,11 +95,22 @@ def new_key(
 
 
 def first_link(database: Database) -> str | None:
-    """A one-time link's token where nobody can come in yet: no operator, or one without key and session."""
+    """A one-time link's token where nobody can come in as admin: no operator, no key or session of one."""
+    now = time.time()
     with database.write() as session:
         operator = _operator(session)
-        keys = select(Key.id).where(Key.owner_id == operator.id)
-        sessions = select(Ticket.hash).where(Ticket.owner_id == operator.id, Ticket.what == "session")
+        keys = select(Key.id).where(
+            Key.owner_id == operator.id,
+            Key.scope == "admin",
+            Key.revoked.is_(None),
+            or_(Key.expires.is_(None), Key.expires > now),
+        )
+        sessions = select(Ticket.hash).where(
+            Ticket.owner_id == operator.id,
+            Ticket.what == "session",
+            Ticket.scope == "admin",
+            Ticket.expires > now,
+        )
         if session.scalar(keys.limit(1)) or session.scalar(sessions.limit(1)):
             return None
         return _link(session, operator)

@@ -1,6 +1,7 @@
 """The server process: everything that `graft serve` starts, in order, and ends in order."""
 
 import asyncio
+import errno
 import fcntl
 import logging
 import os
@@ -8,7 +9,7 @@ import resource
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -61,7 +62,7 @@ def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
             uploads.sweep(settings, database)
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             url = f"http://{host}:{listener.getsockname()[1]}"
-            token = security.first_link(database)
+            token = (security.new_link if settings.link else security.first_link)(database)
             found = Ready(url, None if token is None else f"{settings.address or url}/sign-in/{token}")
             _run(settings, database, listener, lambda: ready(found))
 
@@ -174,7 +175,9 @@ def _prepare(settings: Settings) -> None:
     if not settings.root.is_dir():
         raise RequestError(f"{settings.root} is no folder; expected the folder that holds artefacts to serve")
     try:
-        settings.home.mkdir(mode=0o700, exist_ok=True)
+        settings.home.mkdir(exist_ok=True)
+        with suppress(PermissionError):  # it is another user's, who opened it to us
+            settings.home.chmod(0o700)  # one that was restored may be open to everybody
     except OSError as error:
         raise RequestError(
             f"{settings.home} cannot be written ({error.strerror}); the service keeps all it knows there"
@@ -207,9 +210,14 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as error:
+        ours = error.errno in (errno.EADDRINUSE, errno.EACCES)  # else it is the host that is wrong
+        # the library repeats the address within its words
+        reason = (error.strerror or str(error)).partition(" (while attempting")[0]
+        hint = (
+            "try another --port, 0 for any that is free" if ours else "give --host an address of this machine"
+        )
         raise RequestError(
-            f"{settings.host}:{settings.port} cannot be listened on ({error.strerror or error}); "
-            "try another --port, 0 for any that is free"
+            f"{settings.host}:{settings.port} cannot be listened on ({reason}); {hint}"
         ) from error
     with listener:
         yield listener

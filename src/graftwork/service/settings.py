@@ -61,7 +61,8 @@ class Settings:
 
     database: an SQLAlchemy URL; None for SQLite under root. memory: bytes, of heads and of backbones held.
     lease: seconds after which a silent worker's job is taken from it. address: where clients see a proxy that
-    stands before the server, as https://graft.example.org; None for no proxy.
+    stands before the server, as https://graft.example.org; None for no proxy. link: make a one-time link
+    whoever can sign in already.
     """
 
     root: Path
@@ -78,6 +79,7 @@ class Settings:
     offline: bool = False
     quotas: Quotas = field(default_factory=Quotas)
     limits: Limits = field(default_factory=Limits)
+    link: bool = False
 
     @property
     def home(self) -> Path:
