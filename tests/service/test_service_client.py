@@ -1,6 +1,7 @@
 """graftwork.Client over real connections: the verbs, the errors, and trying again without doing twice."""
 
 import json
+import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from graftwork.service.context import Service
 from graftwork.service.database import tables
 from graftwork.service.jobs import queue
 from tiny_listening import listening
-from tiny_models import LABELS, add_model, caller_of, service_with_models
+from tiny_models import LABELS, add_model, caller_of, service_with_models, toy_artefact
 from tiny_service import key_of
 
 TABLE = b"text,label\na,x\nb,y\n"
@@ -120,6 +121,11 @@ def test_an_unreadable_input_has_its_reason_alone_or_among_others(client: Client
     assert alone.label is None and "is no picture" in (alone.error or "")
     first, second = client.predict(tickets, ["fine", "broken"])
     assert first.error is None and second.error == "is no picture"
+
+
+def test_an_input_that_is_none_is_said(client: Client, tickets: str) -> None:
+    with pytest.raises(RequestError, match="an input of type int seen"):
+        client.predict(tickets, [7])  # type: ignore[list-item]
 
 
 def test_one_input_without_brackets_is_said(client: Client) -> None:
@@ -225,6 +231,18 @@ def test_a_model_is_downloaded_as_what_can_be_loaded(
         client.model(tickets)
 
 
+def test_a_model_in_a_folder_is_downloaded_by_its_name(
+    served: tuple[Service, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toys.register(monkeypatch)
+    service, url = served
+    shutil.copytree(toy_artefact(tmp_path / "made"), service.settings.root / "team" / "ours.graft")
+    service.models._looked = service.models._shelf._looked = float("-inf")  # a second has passed
+    with Client(url, key_of(service, tables.OPERATOR), patience=5) as client:
+        folder = client.download("team/ours", tmp_path / "here")
+    assert folder.name == "ours.graft" and graftwork.Model.load(folder).labels == LABELS
+
+
 def test_keys_are_made_and_revoked(served: tuple[Service, str], client: Client) -> None:
     made = client.new_key("phone")
     with Client(served[1], made["key"]) as other:
@@ -310,6 +328,11 @@ def test_without_the_extra_its_name_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(RequestError, match=r"graftwork\.Client needs the extra 'service'"):
         graftwork.Client()
+
+
+def test_an_address_without_its_protocol_is_said_at_once() -> None:
+    with pytest.raises(RequestError, match=r"'127\.0\.0\.1:9' is no address of a service"):
+        Client("127.0.0.1:9")
 
 
 def test_a_server_that_is_not_there_is_one_line() -> None:

@@ -110,6 +110,24 @@ def test_a_request_of_another_form_is_refused(ann: Any, dataset: str, said: dict
 
 
 @pytest.mark.parametrize(
+    ("more", "pointer", "words"),
+    [
+        ({"name": "team/x"}, "/name", "the name 'team/x' seen"),
+        ({"budget": "2 parsecs"}, "/budget", "String should match"),
+        ({"sauce": "minilm"}, "/sauce", "Extra inputs"),
+        ({"kind": "fot"}, "", "the body: "),
+    ],
+)
+def test_a_fault_is_pointed_at_where_it_was_sent(
+    ann: Any, dataset: str, more: dict[str, str], pointer: str, words: str
+) -> None:
+    body = {"kind": "fit", "dataset": dataset, **more}
+    found = problem_in(ann.post("/v1/jobs", json=body), 422, "invalid-request")
+    assert [one["pointer"] for one in found["errors"]] == [pointer]
+    assert words in found["detail"] and "Value error" not in found["detail"]
+
+
+@pytest.mark.parametrize(
     ("state", "code"), [("inspecting", "dataset-not-ready"), ("refused", "dataset-refused")]
 )
 def test_a_dataset_that_is_not_ready_is_not_fitted(service: Service, ann: Any, state: str, code: str) -> None:

@@ -164,6 +164,25 @@ def test_a_question_that_is_none_is_refused_in_one_line(ann: Any, said: Any) -> 
     problem_in(ann.post("/v1/predict", json=said), 422)
 
 
+@pytest.mark.parametrize(
+    ("said", "pointer", "words"),
+    [
+        ({"model": ["tickets", "urgency"], "inputs": ["a"]}, "/model", "several are asked as models"),
+        ({"model": 7, "inputs": ["a"]}, "/model", "named by a text"),
+        ({"models": [1], "inputs": ["a"]}, "/models", "named by a text"),
+    ],
+)
+def test_a_model_that_is_no_name_is_pointed_at(ann: Any, said: Any, pointer: str, words: str) -> None:
+    found = problem_in(ann.post("/v1/predict", json=said), 422)
+    assert [one["pointer"] for one in found["errors"]] == [pointer] and words in found["detail"]
+
+
+def test_json_sent_as_a_form_is_told_how_to_be_json(ann: Any) -> None:
+    said = {"content-type": "application/x-www-form-urlencoded"}
+    answer = ann.post("/v1/predict", content=b'{"model": "tickets", "inputs": ["a"]}', headers=said)
+    assert "Content-Type: application/json" in problem_in(answer, 422)["detail"]
+
+
 def test_other_bodies_are_refused(ann: Any) -> None:
     problem_in(ann.post("/v1/predict?model=tickets", content=b""), 422)
     pdf = {"content-type": "application/pdf"}

@@ -105,8 +105,11 @@ def size(said: str) -> int:
     number = said.upper().rstrip("BKMGT ")
     unit = said.upper()[len(number) :].strip()
     try:
-        return int(float(number) * units[unit])
-    except (ValueError, KeyError) as error:
+        found = int(float(number) * units[unit])
+        if found < 0:
+            raise ValueError("negative")
+        return found
+    except (ValueError, OverflowError, KeyError) as error:
         raise RequestError(f"{said!r} is no size; expected a number with MB or GB, such as 500MB") from error
 
 

@@ -235,8 +235,9 @@ class Client:
         target = Path(folder).expanduser()
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile() as file:
+            named = self.model(model).id if "/" in model else model  # a path has no place for such a name
             self._transport.patiently(
-                lambda: self._fetch(f"/v1/models/{quote(model, safe='')}/artefact", file)
+                lambda: self._fetch(f"/v1/models/{quote(named, safe='')}/artefact", file)
             )
             with zipfile.ZipFile(file) as archive:
                 archive.extractall(target)
@@ -304,6 +305,10 @@ class Client:
                 self._kinds[model] = self.model(model).kind
             if self._kinds[model] == "text":
                 return one
+        if not isinstance(one, str | Path):
+            raise RequestError(
+                f"an input of type {type(one).__name__} seen; expected a text, a path or bytes"
+            )
         path = Path(one).expanduser()
         try:
             return path.name, path.read_bytes()

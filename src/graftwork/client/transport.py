@@ -42,6 +42,10 @@ class Transport:
             import httpx
         except ImportError as error:
             raise MissingExtra("graftwork.Client", "service") from error
+        if not url.startswith(("http://", "https://")):
+            raise RequestError(
+                f"{url!r} is no address of a service; expected one such as http://127.0.0.1:8000"
+            )
         self.url, self.patience = url, patience
         key = os.environ.get("GRAFT_KEY") if key is None else key
         self.http = httpx.Client(

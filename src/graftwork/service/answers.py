@@ -17,6 +17,8 @@ from graftwork.service.problems import Pointer, Problem, too_many, unavailable
 MEDIA_TYPE = "application/problem+json"
 POINTERS = 100
 """The most that one problem points at: an error per row of a large request helps nobody."""
+KINDS = ("fit", "rank", "import")
+"""The forms of a job: the framework names the one it tried as if it were a field around the others."""
 TRANSLATED = (Problem, HTTPException, RequestValidationError, GraftworkError, OSError, DBAPIError)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -84,8 +86,10 @@ def _of_http(error: HTTPException) -> Problem:
 def _of_validation(errors: Sequence[Any]) -> Problem:
     if any(one["loc"][:1] == ("path",) for one in errors):
         return Problem(404, "not-found", "nothing has such a name")
-    pointers = [Pointer(_pointer(one["loc"]), one["msg"]) for one in errors[:POINTERS]]
-    what = "; ".join(f"{p.pointer}: {p.detail}" for p in pointers[:3])
+    pointers = [
+        Pointer(_pointer(one["loc"]), one["msg"].removeprefix("Value error, ")) for one in errors[:POINTERS]
+    ]
+    what = "; ".join(f"{p.pointer or 'the body'}: {p.detail}" for p in pointers[:3])
     return Problem(422, "invalid-request", f"{what[:500]}; see /openapi.json for the form", pointers)
 
 
@@ -93,6 +97,8 @@ def _pointer(location: Sequence[str | int]) -> str:
     """RFC 6901 into the body, as /files/0/label; `?limit` and `header:Name` for what lies elsewhere."""
     where, *rest = location
     if where == "body":
+        if rest and rest[0] in KINDS:
+            rest = rest[1:]
         return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in rest)
     name = ".".join(str(step) for step in rest)
     return f"?{name}" if where == "query" else f"{where}:{name}"

@@ -237,10 +237,17 @@ def _models(fields: Mapping[str, Any], limits: Limits) -> tuple[list[str], bool]
     if isinstance(many, str):
         many = [name for name in many.split(",") if name]
     if (one is None) == (many is None):
-        raise bad_request("expected either model or models", Pointer("/model", "or models"))
+        raise bad_request(
+            'expected either model or models; curl sends JSON with --json, or with -H "Content-Type: '
+            'application/json"',
+            Pointer("/model", "or models"),
+        )
+    if isinstance(one, list):
+        raise bad_request("model seen with a list; several are asked as models", Pointer("/model", "no name"))
     names = [one] if many is None else many
     if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names) or not names:
-        raise bad_request("models are named by a text each, their id or name", Pointer("/models", "no names"))
+        where = "/model" if many is None else "/models"
+        raise bad_request("models are named by a text each, their id or name", Pointer(where, "no name"))
     if len(names) > limits.models:
         raise bad_request(f"{len(names)} models seen; at most {limits.models} at once: send several requests")
     return names, many is not None
