@@ -311,6 +311,8 @@ def test_metrics_count_requests_by_route_and_are_the_admins(service: Service, cl
     assert 'graftwork_request_seconds_count{method="GET",route="/v1/usage",status="200"} 1.0' in found
     assert 'route="none",status="404"' in found and "nothing-of-ours" not in found
     assert "graftwork_queued 0.0" in found
+    kinds = [line for line in found.splitlines() if line.startswith("# TYPE ")]
+    assert len(kinds) == len(set(kinds))  # else a strict reader refuses them all
 
 
 def test_behind_a_proxy_its_name_is_answered_as_well(tmp_path: Path) -> None:

@@ -60,7 +60,9 @@ class _Now:
     def collect(self) -> Iterator[Metric]:
         for name, value in self._serving.figures().items():
             yield GaugeMetricFamily(f"graftwork_{name.replace(' ', '_')}", f"Serving: {name}", value=value)
-        held = GaugeMetricFamily("graftwork_backbone_bytes", "Backbones held", labels=["fingerprint"])
+        held = GaugeMetricFamily(
+            "graftwork_backbone_held_bytes", "Each backbone held", labels=["fingerprint"]
+        )
         for one in self._serving.backbones():
             held.add_metric([one.fingerprint[:16]], one.bytes)
         yield held
