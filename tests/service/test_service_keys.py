@@ -355,8 +355,15 @@ def test_sweeping_removes_what_no_row_names_and_is_not_new(
         folder.mkdir(parents=True)
     orphans.append(settings.artefacts / ".begun")
     orphans[-1].touch()
+    with service.database.write() as session:
+        dataset = session.scalars(select(Dataset)).first()
+        assert dataset is not None
+        dataset.state = "refused"  # by an inspection that was killed
+        left = settings.dataset(dataset.id) / "contents/pictures"
+    left.mkdir(parents=True)
     new_link(service.database)
     erasing.sweep(service)
+    assert not left.parent.exists() and left.parent.parent.exists()
     assert all(folder.exists() for folder in orphans)
     later = time.time() + 3 * 24 * 3600
     monkeypatch.setattr(time, "time", lambda: later)

@@ -25,6 +25,7 @@ from graftwork.service.database.tables import (
     Ticket,
     Usage,
 )
+from graftwork.service.intake.arrange import clear
 from graftwork.service.jobs import queue
 from graftwork.service.security import new_secret
 from graftwork.service.uploads import keeping
@@ -100,6 +101,8 @@ def sweep(here: Service) -> None:
     with here.database.read() as session:
         owners, datasets = (set(session.scalars(select(table.id))) for table in (Owner, Dataset))
         jobs = set(session.scalars(select(Job.id).where(Job.state.not_in(TERMINAL))))
+        refused = list(session.scalars(select(Dataset.id).where(Dataset.state == "refused")))
+        made = set(session.scalars(select(Model.digest)))
     for parent, named in (
         (settings.uploads("."), owners),
         (settings.private("."), owners),
@@ -107,7 +110,9 @@ def sweep(here: Service) -> None:
         (settings.run("."), jobs),
     ):
         _remove(one for one in _old(parent) if one.name not in named)
-    artefacts = list(_old(settings.artefacts))
+    for dataset in refused:
+        clear(settings.dataset(dataset))
+    artefacts = [one for one in _old(settings.artefacts) if one.name not in made]
     _remove(one for one in artefacts if one.name.startswith("."))  # never finished
     for one in artefacts:
         if not one.name.startswith("."):
