@@ -240,6 +240,8 @@ def test_a_model_in_a_folder_is_downloaded_by_its_name(
     service.models._looked = service.models._shelf._looked = float("-inf")  # a second has passed
     with Client(url, key_of(service, tables.OPERATOR), patience=5) as client:
         folder = client.download("team/ours", tmp_path / "here")
+        with pytest.raises(Refused, match="no model 'team/theirs'"):
+            client.download("team/theirs", tmp_path)
     assert folder.name == "ours.graft" and graftwork.Model.load(folder).labels == LABELS
 
 

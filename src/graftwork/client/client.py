@@ -192,8 +192,9 @@ class Client:
         """By its id or its name."""
         if "/" in model:  # the name of one in a folder of the server's
             found = next((one for one in self.models() if one.name == model), None)
-            if found is not None:
-                return found
+            if found is None:
+                raise Refused({"code": "not-found", "detail": f"no model {model!r} here; list yours"}, 404)
+            return found
         return record(Model, self._send("GET", f"/v1/models/{quote(model, safe='')}"), client=self)
 
     @overload
