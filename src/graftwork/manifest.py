@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -121,7 +122,7 @@ def read(folder: Path) -> tuple[Manifest, str]:
 
 def _parsed(text: bytes) -> Any:
     """The JSON of a manifest, which can be written as JSON again; raises ValueError."""
-    said = json.loads(text.decode("utf-8"), parse_constant=_refused)
+    said = json.loads(text.decode("utf-8"), parse_constant=_refused, parse_float=_finite)
     if _SURROGATE.search(text):  # half a character, which no other program could be sent
         json.dumps(said, ensure_ascii=False).encode("utf-8")
     return said
@@ -130,7 +131,11 @@ def _parsed(text: bytes) -> Any:
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-def _refused(number: str) -> None:
+def _finite(digits: str) -> float:
+    return float(digits) if math.isfinite(float(digits)) else _refused(digits[:20])
+
+
+def _refused(number: str) -> NoReturn:
     raise ValueError(f"{number} is no number of JSON")
 
 

@@ -188,8 +188,21 @@ def test_an_altered_file_is_refused(shop: Shop, made: Path) -> None:
     assert ended.problem is not None and "SHA-256 is not the manifest's" in ended.problem["detail"]
 
 
-def test_what_a_stranger_says_of_scores_is_shown_only_in_the_form_of_scores(shop: Shop, made: Path) -> None:
-    strange = {"scores": "<script>", "verdict": {"outcome": "great"}, "dataset": {"rows": "many"}}
+SCORE = {"value": 0.5, "low": None, "high": None}
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"scores": "<script>", "verdict": {"outcome": "great"}, "dataset": {"rows": "many"}},
+        {"scores": {"test": {f"metric {i}": SCORE for i in range(51)}}},
+        {"scores": {"x" * 101: {"accuracy": SCORE}}},
+    ],
+    ids=["another form", "many", "long"],
+)
+def test_what_a_stranger_says_of_scores_is_shown_only_in_the_form_of_scores(
+    shop: Shop, made: Path, strange: dict[str, Any]
+) -> None:
     ended = brought(shop, packed(made, manifest(result=strange)))
     assert ended.state == "succeeded", ended.problem
     summary = shop.model(ended)[0].summary

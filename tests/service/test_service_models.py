@@ -92,6 +92,9 @@ def test_a_manifest_that_json_cannot_say_is_damaged(service: Service, ann: Any, 
     for result in ({"half": "\ud800"}, {"number": float("nan")}, []):
         (folder / "manifest.json").write_text(json.dumps({**said, "result": result}))
         problem_in(ann.get(f"/v1/models/{tickets}"), 409, "artefact-damaged")
+    whole = json.dumps({**said, "result": {"number": 0.125}})
+    (folder / "manifest.json").write_text(whole.replace("0.125", "1e999"))
+    problem_in(ann.get(f"/v1/models/{tickets}"), 409, "artefact-damaged")
 
 
 def test_nothing_outside_an_artefact_is_sent(service: Service, tmp_path: Path) -> None:

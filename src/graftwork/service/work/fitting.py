@@ -4,9 +4,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from sqlalchemy.orm import Session
 
 from graftwork import artefact, running, transfer
@@ -27,10 +27,16 @@ RUN, MADE, PUT = "run", "made.graft", "put"
 """In a job's folder: the run with its checkpoints, the finished artefact, the digest it was put away by."""
 
 
+_Word = Annotated[str, Field(max_length=100)]
+
+
 class _Score(BaseModel):
     value: float | None
     low: float | None
     high: float | None
+
+
+_Scores = Annotated[dict[_Word, _Score], Field(max_length=50)]
 
 
 class _Verdict(BaseModel):
@@ -38,8 +44,8 @@ class _Verdict(BaseModel):
     difference: float
     low: float
     high: float
-    baseline: str
-    metric: str
+    baseline: _Word
+    metric: _Word
 
 
 class _Rows(BaseModel):
@@ -49,8 +55,8 @@ class _Rows(BaseModel):
 class _Shown(BaseModel):
     """The part of a manifest's result that lists show."""
 
-    scores: dict[str, dict[str, _Score]] = {}
-    metric: str | None = None
+    scores: Annotated[dict[_Word, _Scores], Field(max_length=10)] = {}
+    metric: _Word | None = None
     verdict: _Verdict | None = None
     dataset: _Rows = _Rows()
 
