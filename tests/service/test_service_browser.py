@@ -1,7 +1,6 @@
 """The page in a real browser on a real server: from a zip to a prediction and a correction, and slips."""
 
 import io
-import json
 import random
 import re
 import shutil
@@ -17,7 +16,7 @@ from PIL import Image, ImageDraw
 from tiny_server import Running, running
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page, Route
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 pytestmark = pytest.mark.browser
 
@@ -126,18 +125,6 @@ def visit(
     assert strangers == []
 
 
-def quickly(page: "Page") -> None:
-    """Let fits compare with the classical baseline alone: what is trained from scratch takes its time."""
-
-    def shorten(route: "Route") -> None:
-        if route.request.method != "POST":
-            return route.continue_()
-        asked = {**route.request.post_data_json, "baselines": "classical"}
-        route.continue_(post_data=json.dumps(asked))
-
-    page.route("**/v1/jobs", shorten)
-
-
 def bring(page: "Page", server: Running, *files: Any) -> None:
     """Drop files, and wait for the dataset that comes of them, or for what was wrong with them."""
     page.goto(server.url)
@@ -149,7 +136,6 @@ def bring(page: "Page", server: Running, *files: Any) -> None:
 def model(browser: "Browser", server: Running, signed_in: Any) -> str:
     """The address of a model, made as a visitor makes it: a zip, a name, a budget, the job, its result."""
     with visit(browser, server, signed_in) as page:
-        quickly(page)
         bring(page, server, file("shapes.zip", zipped(KINDS)))
         assert "42" in page.inner_text(".facts")
         assert page.locator(".bars li").count() == 3
@@ -159,6 +145,7 @@ def model(browser: "Browser", server: Running, signed_in: Any) -> str:
         page.wait_for_selector("#stages li, .verdict")
         page.wait_for_selector(".verdict", timeout=LONG_MS)
         assert re.search(r"interval .* to .*on repeated folds of 42 rows", page.inner_text(".verdict"))
+        assert "scratch comes with the longer plans" in page.inner_text(".verdict")
         page.get_by_role("link", name="Try the model").click()
         page.wait_for_url("**/models/*")
         return page.url
@@ -168,7 +155,6 @@ def test_a_picture_is_answered_and_a_wrong_answer_corrected(
     browser: "Browser", server: Running, signed_in: Any, model: str
 ) -> None:
     with visit(browser, server, signed_in) as page:
-        quickly(page)
         page.goto(model)
         page.set_input_files("#file", file("new.png", picture("circle", 99), "image/png"))
         page.wait_for_selector("#reply:not([hidden])")

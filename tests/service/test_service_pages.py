@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from graftwork.datasets.columns import ColumnsUnclear, likely
+from graftwork.errors import LabelsUnfit, OneClass, RowsUnreadable, TooFewRows
 from graftwork.service import ids
 from graftwork.service.context import Service
 from graftwork.service.database import tables
@@ -286,6 +288,41 @@ def test_hidden_characters_in_names_are_written_out(here: Service) -> None:
         page = Page(client.get(f"/datasets/{row.id}").text)
     assert "<script>alert(1)</script>‹U+202E›gnp" in page.text
     assert "{{ 7*7 }}" in page.text
+
+
+REFUSALS = [OneClass.code, TooFewRows.code, RowsUnreadable.code, LabelsUnfit.code, ColumnsUnclear.code]
+REFUSALS += ["unreadable-archive", "unsupported-type", "quota-exceeded"]
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_commonest_refusals_are_said_in_the_reader_s_language(
+    here: Service, language: str, code: str
+) -> None:
+    words = Words(language)
+    row = dataset(here, state="refused", inspection=None, problem={"code": code, "detail": "one thing seen"})
+    with visitor(here, language=language) as client:
+        said = Page(client.get(f"/datasets/{row.id}").text).text
+    for expected in (words(f"problem.{code}"), words(f"problem.{code}.help"), "one thing seen"):
+        assert expected in said
+
+
+def test_a_table_s_columns_are_proposed_by_their_names(here: Service) -> None:
+    columns = ["工单号", "工单内容", "问题类别"]
+    assert likely(columns) == {"label": "问题类别", "text": "工单内容"}
+    assert likely(["a", "b"]) == {}
+    assert likely(["label text"]) == {"label": "label text"}
+
+
+@pytest.mark.parametrize("compared", [["classical"], ["classical", "scratch"], []])
+def test_a_result_says_that_it_was_compared_with_classical_models_alone(
+    here: Service, compared: list[str]
+) -> None:
+    baselines = {name: FIT["baselines"]["classical"] for name in compared}
+    row = model(here, {**FIT, "baselines": baselines})
+    with visitor(here) as client:
+        said = client.get(f"/models/{row.id}").text
+    assert (read("en")["result.no_scratch"] in said) == (compared == ["classical"])
 
 
 @pytest.mark.parametrize(

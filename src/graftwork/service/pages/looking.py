@@ -105,7 +105,7 @@ def model(t: Words, here: Service, caller: Caller, model_id: str, address: str) 
         "corrections": corrections,
         "refit": _refit(here, caller, found),
         "has_report": (known.folder / "report.html").is_file(),
-        "code": _code(address, found),
+        "code": _code(address, found, str(t("code.sentence"))),
     }
 
 
@@ -225,11 +225,11 @@ def _strategies(t: Words) -> list[str]:
     return [name for name in registry.names("strategies") if t.has(f"strategy.{name}")]
 
 
-def _code(address: str, model: Shown) -> list[tuple[str, str]]:
+def _code(address: str, model: Shown, sentence: str) -> list[tuple[str, str]]:
     """How to ask the model from outside: (language, lines). By id where its name has hidden characters."""
     name = model["name"] if visible(model["name"]) == model["name"] else model["id"]
     kind = model["kind"]
-    asked = {"image": "photo.jpg", "audio": "sound.wav", "text": "I was charged twice"}[kind]
+    asked = {"image": "photo.jpg", "audio": "sound.wav", "text": sentence}[kind]
     quoted = name.replace("'", "'\\''")
     data = f"-F input={asked!r}" if kind == "text" else f"-F input=@{asked}"
     literal = name.replace("\\", "\\\\").replace('"', '\\"')

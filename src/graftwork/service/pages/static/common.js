@@ -78,14 +78,18 @@ export function tell(where, error) {
   const said = document.createElement("p");
   said.textContent = error.message ?? String(error);
   if (knows(help)) said.className = "small quiet";
-  where.append(said);
-  const known = new Set([error.message]);
+  if (error.code !== "not-found") where.append(said);  // of which a program alone has any use
   for (const one of (error.pointers ?? []).slice(0, 5)) {
-    if (known.has(one.detail)) continue;
+    if (said.textContent.includes(one.detail)) continue;
     const line = document.createElement("p");
     line.className = "small quiet";
     line.textContent = `${one.pointer}: ${one.detail}`;
     where.append(line);
+  }
+  if (error.status === 401) {
+    const line = document.createElement("p"), link = document.createElement("a");
+    link.href = "/sign-in"; link.textContent = t("problem.unauthorized");
+    line.append(link); where.append(line);
   }
   where.scrollIntoView({ block: "nearest" });
   if (!(error instanceof Refused) && error instanceof Error) console.error(error);

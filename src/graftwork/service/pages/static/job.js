@@ -16,7 +16,9 @@ function named(stage) {
   const parts = cut < 0 ? [stage] : [stage.slice(0, cut), stage.slice(cut + 2)];
   const what = (part) => part.replace(/ on [\d,]+ rows$/, "");
   for (const part of [stage, ...parts]) {
-    if (knows(`stage.${what(part)}`)) return [t(`stage.${what(part)}`), visible(parts.find((one) => part !== stage && one !== part) ?? "")];
+    if (!knows(`stage.${what(part)}`)) continue;
+    const about = visible(parts.find((one) => part !== stage && one !== part) ?? "");
+    return [t(`stage.${what(part)}`), about.replace(/^fold (\d+) of (\d+)/, (_, done, total) => t("unit.folds", { done, total }))];
   }
   return [visible(stage), ""];
 }

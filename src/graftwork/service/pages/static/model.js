@@ -1,10 +1,11 @@
 // A model: ask it, see how sure it is, say what is right, learn again.
-import { ask, at, attempt, chance, confirms, Refused, svg, t, takes, tell, upload, visible } from "./common.js";
+import { ask, at, attempt, chance, confirms, knows, Refused, svg, t, takes, tell, upload, visible } from "./common.js";
 import { record } from "./recording.js";
 
 const model = at("model").dataset;
 const labels = JSON.parse(at("labels").textContent);
 const SHOWN = 5;
+const why = (error) => knows(`device.${error.name}`) ? t(`device.${error.name}`) : error.message;
 const wrong = at("try-wrong");
 let asked = null;  // {text} or {file}
 let latest = 0;
@@ -14,7 +15,7 @@ function bars(probabilities, all) {
   const shown = all ? sorted : sorted.slice(0, SHOWN);
   at("probabilities").replaceChildren(...shown.map(([label, share], i) => {
     const line = document.createElement("li"), name = document.createElement("bdi"), number = document.createElement("span");
-    name.textContent = visible(label); name.className = i ? "" : "best";
+    name.textContent = visible(label); name.title = name.textContent; name.className = i ? "" : "best";
     number.textContent = chance(share); number.className = "number";
     const track = svg("svg", { class: "track", width: "100%", height: 10, "aria-hidden": "true" });
     track.append(svg("rect", { width: `${100 * share}%`, height: "100%", class: i ? "rest" : "" }));
@@ -56,7 +57,7 @@ async function predict(what, button) {
   } catch (error) {
     if (mine !== latest) return;
     at("not-yet").textContent = "";
-    tell(wrong, error);
+    tell(wrong, error.code === "unsupported-type" ? new Refused(0, { detail: t(`try.type.${model.kind}`) }) : error);
   } finally { if (button) button.disabled = false; }
 }
 
@@ -103,7 +104,7 @@ if (at("camera") && navigator.mediaDevices?.getUserMedia && !matchMedia("(pointe
       at("video").srcObject = stream;
       at("viewer").hidden = false;
       await at("video").play();
-    } catch (error) { off(); tell(wrong, new Refused(0, { detail: t("refused.camera", { reason: error.message }) })); }
+    } catch (error) { off(); tell(wrong, new Refused(0, { detail: t("refused.camera", { reason: why(error) }) })); }
   });
   at("camera-off").addEventListener("click", off);
   at("shoot").addEventListener("click", () => {
@@ -134,7 +135,7 @@ if (at("record")) {
         at("level").firstElementChild.setAttribute("width", `${Math.round(100 * Math.min(1, level))}%`);
       }, stop);
       label.textContent = t("stop"); at("level").toggleAttribute("hidden", false);
-    } catch (error) { running = null; tell(wrong, new Refused(0, { detail: t("refused.microphone", { reason: error.message }) })); }
+    } catch (error) { running = null; tell(wrong, new Refused(0, { detail: t("refused.microphone", { reason: why(error) }) })); }
   });
 }
 
