@@ -226,6 +226,29 @@ def test_a_dropped_backbone_whose_source_is_gone_is_found_where_another_has_it(
     assert tasks.backbone("toy-1.0").fingerprint == "toy-1.0"
 
 
+def test_a_source_that_is_gone_is_looked_for_once_however_many_need_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = {
+        "name": "s", "kind": "text", "folder": "/gone", "files": {}, "origin": "local", "revision": None,
+        "licence": None, "weights_sha256": "", "bundled": False,
+    }  # fmt: skip
+    tasks, searches = Tasks(ROOMY), []
+    for i in range(5):
+        tasks.get(save(tmp_path / f"{i}.graft", tiny_tasks.head(seed=i)))
+        edit(tmp_path / f"{i}.graft", source=entry)
+    tasks.drop("toy-1.0")
+
+    def search(folder: Path, *_: Any, **__: Any) -> None:
+        searches.append(folder)
+        raise RequestError("no source with these weights")
+
+    monkeypatch.setattr(opening, "backbone_of", search)
+    with pytest.raises(RequestError, match="no source with these weights"):
+        tasks.backbone("toy-1.0")
+    assert len(searches) == 1
+
+
 def test_an_artefact_replaced_while_it_is_opened_is_not_called_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

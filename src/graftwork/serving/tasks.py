@@ -122,7 +122,7 @@ class Tasks:
         Raises ArtefactError where no artefact is left that it could be opened from, RequestError where its
         source is gone.
         """
-        missing: RequestError | None = None
+        missing: dict[Path, RequestError] = {}
         with self._lock:
             found = self._backbones.get(fingerprint)
             places = [one.task.folder for one in self._held.values() if one.task.fingerprint == fingerprint]
@@ -130,17 +130,23 @@ class Tasks:
         for folder in [] if found else places:
             try:
                 manifest = read(folder)[0]
+                source = manifest.source
+                place = folder if source is None or source.bundled else Path(source.folder)
+                if place in missing:
+                    continue  # a thousand artefacts of one source that is gone are not a thousand searches
                 other = self._restored(_Claim(_said(manifest), folder), manifest)
             except ArtefactError:
                 continue  # deleted or replaced: another may still have it
             except RequestError as error:  # another may have the source in itself
-                missing = error
+                missing[place] = error
                 continue
             if other.fingerprint == fingerprint:
                 found = other
                 break
         if found is None:
-            raise missing or ArtefactError(
+            for one in missing.values():
+                raise one
+            raise ArtefactError(
                 f"{places[-1]} and all that shared its backbone are gone; fit or fetch one again"
             )
         return found
