@@ -25,7 +25,7 @@ def private() -> Path:
 
 
 def private_key() -> bytes | None:
-    """The secret (GRAFT_PRIVATE_KEY, hex) under which an owner's rows are known; None where all are one's own."""
+    """The secret (GRAFT_PRIVATE_KEY, hex) that keys an owner's rows; None where all are one's own."""
     given = os.environ.get("GRAFT_PRIVATE_KEY")
     return bytes.fromhex(given) if given else None
 

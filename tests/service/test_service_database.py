@@ -153,6 +153,12 @@ def test_sqlite_keeps_a_rollback_journal_and_waits_for_the_disk(tmp_path: Path) 
     database.close()
 
 
+def test_no_piece_of_a_password_is_taken_for_the_host() -> None:
+    with pytest.raises(RequestError, match="%40") as raised:
+        Database("postgresql+psycopg://me:half@other-half@here/graft")
+    assert "half" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     "url", ["graft", "mysql://me:secret@here/graft", "postgresql://me:secret@here:x/y", ""]
 )

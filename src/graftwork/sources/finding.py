@@ -134,8 +134,9 @@ def find_by_digest(
     except RequestError as error:
         said = f" ({error})"  # what came of asking for it by name
     seen = f"; sources seen with other weights: {', '.join(sorted(others))}" if others else ""
+    was = f"{name or 'unnamed'}, in {hint}" if hint else name or "unnamed"
     raise RequestError(
-        f"no source with weights of SHA-256 {sha256[:12]}... (it was {name or 'unnamed'}{f', in {hint}' if hint else ''}){seen}; "
+        f"no source with weights of SHA-256 {sha256[:12]}... (it was {was}){seen}; "
         f"put it back, or under GRAFT_SOURCES, or save the artefact with --bundle{said}"
     )
 

@@ -76,6 +76,11 @@ def _parsed(url: str) -> URL:
             "the address of the database is not understood; expected postgresql://USER:PASSWORD@HOST/NAME, "
             "or no --database for SQLite"
         )
+    if "@" in (parsed.host or ""):
+        # what is taken for the host begins with a piece of the password, which must not be printed
+        raise RequestError(
+            "the address of the database has more than one '@'; write one in a password as %40"
+        )
     return parsed
 
 

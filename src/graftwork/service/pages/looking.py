@@ -230,12 +230,12 @@ def _code(address: str, model: Shown, sentence: str) -> list[tuple[str, str]]:
     name = model["name"] if visible(model["name"]) == model["name"] else model["id"]
     kind = model["kind"]
     asked = {"image": "photo.jpg", "audio": "sound.wav", "text": sentence}[kind]
-    quoted = name.replace("'", "'\\''")
-    data = f"-F input={asked!r}" if kind == "text" else f"-F input=@{asked}"
+    quoted, said = (one.replace("'", "'\\''") for one in (name, asked))
+    data = f"--form-string input='{said}'" if kind == "text" else f"-F input=@{said}"
     literal = name.replace("\\", "\\\\").replace('"', '\\"')
     curl = (
         f"curl {address}/v1/predict \\\n  -H 'Authorization: Bearer {_PLACEHOLDER}' \\\n"
-        f"  -F model='{quoted}' \\\n  {data}"
+        f"  --form-string model='{quoted}' \\\n  {data}"
     )
     python = (
         f'import graftwork\n\nclient = graftwork.Client("{address}", key="{_PLACEHOLDER}")\n'
