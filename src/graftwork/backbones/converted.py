@@ -31,21 +31,22 @@ class OpenVino:
     shape alone, never on how many rows wait beside it.
     """
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, requests: int = 0) -> None:
+        """requests: held at once, 0 for as many as there are streams."""
         self._compiled = compiled
-        self._queue = openvino().AsyncInferQueue(compiled, 0)
+        self._queue = openvino().AsyncInferQueue(compiled, requests)
         self._arriving = _Arriving()
         self._lock = threading.Lock()
         self._queue.set_callback(self._arriving.finished)
 
     @property
     def slots(self) -> int:
-        """Batches that it works on at once."""
+        """See `engine.Runner.slots`."""
         return len(self._queue)
 
-    def beside(self) -> "OpenVino":
-        """The same network behind another queue: a run of one never waits for the other's to end."""
-        return OpenVino(self._compiled)
+    def beside(self, ahead: int = 1) -> "OpenVino":
+        """See `engine.Runner.beside`."""
+        return OpenVino(self._compiled, ahead * len(self._queue))
 
     def run(
         self,

@@ -73,7 +73,7 @@ class Runner(Protocol):
 
     @property
     def slots(self) -> int:
-        """Batches that it works on at once; a batch beyond them only waits."""
+        """Batches that it takes at once; a batch beyond them only waits."""
         ...
 
     def run(self, batches: Iterable[Batch], sink: Callable[[IntArray, NDArray[np.float32]], None]) -> None:
@@ -87,8 +87,12 @@ class Runner(Protocol):
 class Shared(Runner, Protocol):
     """A runner of a network that others in this process may run too."""
 
-    def beside(self) -> Runner:
-        """The same network for another caller, who then need not wait for this one's run to end."""
+    def beside(self, ahead: int = 1) -> Runner:
+        """The same network for another caller, who then need not wait for this one's run to end.
+
+        ahead: batches that it takes for each that it can work on, where its runtime has a queue: the next
+        one then begins without waiting for Python's turn.
+        """
         ...
 
 
@@ -339,7 +343,7 @@ class _Torch:
     def slots(self) -> int:
         return 1 if self._device == "cuda" else cores()
 
-    def beside(self) -> "_Torch":
+    def beside(self, ahead: int = 1) -> "_Torch":
         return _Torch(self._module, self._device, self._precision)
 
     def run(self, batches: Iterable[Batch], sink: Callable[[IntArray, NDArray[np.float32]], None]) -> None:

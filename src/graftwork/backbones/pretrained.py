@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # torch takes seconds, which runs on stored features need not
 
 MAPPED_BYTES = 64_000_000
 """Larger results lie in an unlinked temporary file: the system may write them out under pressure."""
+AHEAD = 3
+"""Rows that a network which serves holds for each of its streams."""
 Number = TypeVar("Number", np.float32, np.uint8)
 _MEASURED = ("runtime", "precision", "width", "parity")
 _SETTLED = (*_MEASURED, KEY)
@@ -275,7 +277,9 @@ class Pretrained(ABC):
 
     def runner(self) -> engine.Runner:
         """See `Served.runner`."""
-        return engine.runner(self.recipe, self.config["runtime"], self.config["precision"]).beside()
+        ready = engine.runner(self.recipe, self.config["runtime"], self.config["precision"])
+        # texts gather while the network works, and go together: the less it holds, the more they are
+        return ready.beside(1 if self.kind == "text" else AHEAD)
 
     def release(self) -> None:
         """See `Kept.release`."""
