@@ -106,9 +106,9 @@ def main() -> None:
     with serve_common.served(root, *quotas) as site, Clients() as clients:
         honest = [site.predict(names[i % 100], photo) for i, photo in enumerate(photos)]
         clients.drive(site.address, honest, 16).result()
-        each = itertools.islice(itertools.cycle(kinds.values()), uploads)
+        each = list(itertools.islice(itertools.cycle(kinds.values()), uploads))
         lock = threading.Lock()
-        left = [list(each)[i::rounds] for i in range(rounds)] if rounds else []
+        left = [each[i::rounds] for i in range(rounds)]
 
         def attacks() -> Counter[str]:
             mine, seen = left.pop(), Counter[str]()

@@ -28,8 +28,16 @@ def run(job: Job, desk: Desk) -> None:
     DOINGS[job.request["do"]](job, desk, job.request)
 
 
+def _session() -> int | None:
+    """The niceness of its session as a whole, where Linux knows such a thing."""
+    group = Path("/proc/self/autogroup")
+    return int(group.read_text().split()[-1]) if group.exists() else None
+
+
 def _answer(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
-    desk.finish({"attempt": job.attempt, "process": os.getpid(), "niceness": os.nice(0)})
+    desk.finish(
+        {"attempt": job.attempt, "process": os.getpid(), "niceness": os.nice(0), "session": _session()}
+    )
 
 
 def _surroundings(job: Job, desk: Desk, asked: dict[str, Any]) -> None:

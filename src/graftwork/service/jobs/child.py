@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
@@ -40,7 +41,7 @@ def main() -> None:
         return  # the worker died before it said anything
     told = json.loads(said)
     die_with(told["worker"])
-    os.nice(NICENESS)
+    _give_way()
     settings, work = from_json(json.dumps(told["settings"])), importlib.import_module(told["work"])
     print(json.dumps({"ready": os.getpid()}), file=answers)
     for _ in work.warm():  # a job that is asked for meanwhile imports by itself what it needs
@@ -79,11 +80,20 @@ def die_with(parent: int) -> None:
         os._exit(1)  # it ended before it was asked for
 
 
+def _give_way() -> None:
+    niceness = os.nice(NICENESS)
+    # where Linux shares its processors out by sessions, niceness counts within one's own alone
+    group = Path("/proc/self/autogroup")
+    if group.exists():
+        with suppress(OSError):  # two changes in a moment are refused: the job is slower, or others are
+            group.write_text(str(niceness), "ascii")
+
+
 def _begin(parent: int) -> None:
     """A process of its own kind: its own group, first to go where memory is short."""
     die_with(parent)
     os.setsid()
-    os.nice(NICENESS)
+    _give_way()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
