@@ -142,20 +142,7 @@ def _write_parts(
             target = work / "source" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.folder / name, target)
-    return SourceEntry(
-        name=source.name,
-        kind=source.kind,
-        folder=str(source.folder) if places else "",
-        files=dict(source.files),
-        origin=source.origin,
-        revision=source.revision,
-        licence=source.licence,
-        weights_sha256=source.weights_sha256,
-        bundled=bundle,
-        family=source.family,
-        weights=list(source.weights),
-        options=dict(source.options),
-    )
+    return SourceEntry.of(source, str(source.folder) if places else "", bundled=bundle)
 
 
 def _write_probe(model: Model, folder: Path, probe: Rows) -> None:

@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from graftwork.errors import ArtefactError
 from graftwork.rows import Kind
+from graftwork.sources import Source
 
 SCHEMA = 3
 """2: a source names its family, weights and options, and may be of recordings. 3: the source's network
@@ -40,6 +41,24 @@ class SourceEntry(BaseModel):
     family: str | None = None
     weights: list[str] | None = None
     options: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, source: Source, folder: str, *, bundled: bool = False) -> Self:
+        """folder: where it lies, empty where that is not to be said."""
+        return cls(
+            name=source.name,
+            kind=source.kind,
+            folder=folder,
+            files=dict(source.files),
+            origin=source.origin,
+            revision=source.revision,
+            licence=source.licence,
+            weights_sha256=source.weights_sha256,
+            bundled=bundled,
+            family=source.family,
+            weights=list(source.weights),
+            options=dict(source.options),
+        )
 
 
 class Part(BaseModel):

@@ -77,6 +77,17 @@ def test_a_damaged_artefact_is_not_sent(service: Service, ann: Any, tickets: str
     assert str(service.settings.root) not in found["detail"]
 
 
+def test_a_damaged_artefact_under_root_is_told_once_to_whoever_runs_the_server(
+    service: Service, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (toy_artefact(tmp_path / "torn.graft") / "manifest.json").write_text("{")
+    with client_of(service, key_of(service, OPERATOR)) as operator:
+        for _ in range(2):
+            assert operator.get("/v1/models").json()["items"] == []
+            service.models._put_shelved()
+    assert len([one for one in caplog.messages if "torn.graft" in one]) == 1
+
+
 def test_a_name_that_is_no_utf_8_is_shown_and_can_be_asked(service: Service, tmp_path: Path) -> None:
     toy_artefact(tmp_path / "b.graft").rename(tmp_path / os.fsdecode(b"\xff.graft"))
     with client_of(service, key_of(service, OPERATOR)) as operator:

@@ -71,6 +71,7 @@ class Models:
         self._database = database
         self._serving = serving
         self._shelf = shelf(settings.root)
+        self._faulty: frozenset[str] = frozenset()
         self._shelved: dict[str, Known] = {}
         self._rows: dict[str, Known] = {}
         self._named: dict[tuple[str, str], list[str]] = {}
@@ -237,6 +238,10 @@ class Models:
             for name, one in found.items()
         }
         self._shelved = now
+        faults = self._shelf.faults()
+        for name in faults.keys() - self._faulty:
+            LOG.warning("an artefact under ROOT is not served: %s", faults[name])
+        self._faulty = frozenset(faults)
         for name, one in then.items():
             if now.get(name) is not one:
                 self._serving.forget(one.folder)

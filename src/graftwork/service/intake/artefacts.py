@@ -14,6 +14,7 @@ from graftwork.datasets.hidden import HIDDEN
 from graftwork.errors import GraftworkError
 from graftwork.manifest import Manifest, SourceEntry
 from graftwork.service.intake import archives
+from graftwork.service.intake.names import CLASSES, LABEL
 from graftwork.service.problems import Problem, bad_request
 from graftwork.service.settings import Limits
 
@@ -21,7 +22,6 @@ ENTRIES = 500
 BYTES = 2_000_000_000
 HEAD_BYTES = 300_000_000
 MANIFEST_BYTES = 20_000_000
-CLASSES, LABEL = 5_000, 1_000
 _FILES = re.compile(
     r"manifest\.json|report\.html|(head|backbone|familiarity|probe/answers)\.safetensors|probe/row-\d{1,3}"
 )
@@ -123,20 +123,7 @@ def _neutral(folder: Path, manifest: Manifest) -> None:
 def _here(entry: SourceEntry) -> SourceEntry:
     for source in sources.available(entry.kind):
         if source.weights_sha256 == entry.weights_sha256:
-            return SourceEntry(
-                name=source.name,
-                kind=source.kind,
-                folder="",
-                files=dict(source.files),
-                origin=source.origin,
-                revision=source.revision,
-                licence=source.licence,
-                weights_sha256=source.weights_sha256,
-                bundled=False,
-                family=source.family,
-                weights=list(source.weights),
-                options=dict(source.options),
-            )
+            return SourceEntry.of(source, "")
     raise bad_request(
         f"the artefact builds on the source {entry.name[:80]!r} (weights {entry.weights_sha256[:12]}...), "
         "which this server lacks; ask whoever runs it to add that source (graft sources), then import again"

@@ -11,6 +11,8 @@ LONGEST_PART = 255
 """Bytes of one folder's or file's name, as file systems have it."""
 LONGEST = 1_000
 DEEPEST = 32
+CLASSES, LABEL = 5_000, 1_000
+"""Classes that there may be, and characters of a label: every answer repeats them."""
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"{name}{number}" for name in ("com", "lpt") for number in range(1, 10))]
 )

@@ -18,13 +18,11 @@ from graftwork.errors import RequestError, Unreadable
 from graftwork.rows import UNLABELLED, Column, Contents, Dataset, Files, Kind, Rows, Split, Texts
 from graftwork.service.database import tables
 from graftwork.service.intake.arrange import CONTENTS, Arranged, arranged, to_load
+from graftwork.service.intake.names import CLASSES, LABEL
 from graftwork.service.problems import bad_request, not_found
 from graftwork.service.settings import Settings
 
 COLUMNS = ("text", "file", "label", "group", "split")
-CLASSES = 5_000
-LABEL = 1_000
-"""Classes that a dataset may have, and characters of a label: every answer of its models repeats them."""
 _TEXTS = frozenset({".txt", ".md", ".text"})
 _TEXT_BYTES = 4_000_000
 
