@@ -47,6 +47,12 @@ def test_a_model_is_described_with_its_manifest(ann: Any, tickets: str) -> None:
     assert listed.items() <= said.items()
 
 
+def test_a_list_has_what_another_process_added_since_the_last_one(service: Service, ann: Any) -> None:
+    assert ann.get("/v1/models").json()["items"] == []
+    made = add_model(service, caller_of(service).owner_id, "new")
+    assert [one["id"] for one in ann.get("/v1/models").json()["items"]] == [made]
+
+
 def test_a_report_runs_nothing_and_asks_for_nothing(ann: Any, tickets: str) -> None:
     answer = ann.get(f"/v1/models/{tickets}/report")
     assert answer.text == REPORT and answer.headers["content-type"].startswith("text/html")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from graftwork.serving import Serving
 
 LOOK_S = 1.0
-"""How old the catalogue may be while it is asked; a name that it does not know makes it look at once."""
+"""How old the catalogue may be while a model is asked; a name that it does not know makes it look at once."""
 LATE_S = 600.0
 """An id is made before its row is committed, on a machine whose clock may differ, but never by so much."""
 _SHELF = "shelf_"
@@ -61,7 +61,7 @@ class Known:
 
 
 class Models:
-    """The catalogue. `get` and `of` read memory alone; `find` and `look` may read the database and the disk.
+    """The catalogue. `get` reads memory alone; `find`, `of` and `look` may read the database and the disk.
 
     Rows appear when other processes insert them, and change or go only through `rename` and `forget`.
     """
@@ -116,8 +116,7 @@ class Models:
 
     def of(self, caller: Caller) -> list[Known]:
         """All of an owner's: those under ROOT by name, then the others, newest first."""
-        if time.monotonic() - self._looked > LOOK_S:
-            self.look()
+        self.look()  # a list that lacks what its reader has just added would be wrong
         with self._lock:
             under_root = self._shelved.values() if caller.owner == OPERATOR else ()
             shelved = sorted(under_root, key=lambda one: one.id)
