@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from graftwork import console
+from graftwork import __version__, console
 from graftwork.errors import GraftworkError, RequestError
 
 app = typer.Typer(
@@ -22,6 +22,22 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        console.say(f"graft {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _graft(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no remarks.")]

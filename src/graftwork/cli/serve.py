@@ -1,37 +1,41 @@
-"""`graft serve`: the HTTP API and the page, for the artefacts of a folder."""
+"""`graft serve`: the HTTP API and the page, for the artefacts of a folder; `graft key`: who may ask it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 from urllib.parse import urlsplit
 
 import typer
 
 from graftwork import console
 from graftwork.cli.app import Json, Offline, Quiet, app, guarded, size
-from graftwork.errors import MissingExtra, RequestError
+from graftwork.errors import MissingExtra, RequestError, UnknownName
 
 if TYPE_CHECKING:
     from graftwork.service.server import Ready
     from graftwork.service.settings import Quotas
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_MOST_DAYS = 36_500
+Root = Annotated[Path, typer.Argument(help="Holds artefacts to serve, and all the service keeps.")]
+Base = Annotated[
+    str | None,
+    typer.Option("--database", help="postgresql://USER@HOST/NAME. Default: SQLite under ROOT."),
+]
 
 
 @app.command()
 @guarded
 def serve(
-    root: Annotated[
-        Path, typer.Argument(help="Holds artefacts to serve, and all the service keeps.")
-    ] = Path(),
+    root: Root = Path(),
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every one.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
     address: Annotated[
         str | None, typer.Option(help="Where a proxy with TLS shows it: https://graft.example.org.")
     ] = None,
-    database: Annotated[
-        str | None, typer.Option(help="postgresql://USER@HOST/NAME. Default: SQLite under ROOT.")
-    ] = None,
+    database: Base = None,
     workers: Annotated[int, typer.Option(min=0, help="Jobs that run at once.")] = 1,
     readers: Annotated[int | None, typer.Option(min=1, help="Processes that decode uploads.")] = None,
     head_memory: Annotated[str, typer.Option(help="Memory for heads.")] = "500MB",
@@ -64,12 +68,8 @@ def serve(
         quotas=_quotas(quota or []),
         link=link,
     )
-    try:
+    with _extra("graft serve"):
         from graftwork.service import server
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("graftwork"):
-            raise
-        raise MissingExtra("graft serve", "service") from error
 
     def ready(found: "Ready") -> None:
         if json:
@@ -86,6 +86,51 @@ def serve(
             )
 
     server.serve(settings, ready)
+
+
+@app.command()
+@guarded
+def key(
+    root: Root = Path(),
+    owner: Annotated[str, typer.Option(help="Whose it is; made where there is none.")] = "operator",
+    scope: Annotated[
+        str, typer.Option(help="predict: ask models. write: all that is the owner's. admin: keys, owners.")
+    ] = "write",
+    name: Annotated[str, typer.Option(help="By which lists show it.")] = "command line",
+    days: Annotated[float | None, typer.Option(help="Until it is over. Default: never.")] = None,
+    database: Base = None,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make an API key for the service of a folder, and print it: the only time that it is shown."""
+    from graftwork.service.settings import Settings
+
+    with _extra("graft key"):
+        from graftwork.service.database.tables import Scope
+        from graftwork.service.granting import grant
+    if scope not in get_args(Scope):
+        raise UnknownName("scope", scope, get_args(Scope))
+    if days is not None and not 0 < days <= _MOST_DAYS:
+        raise RequestError(f"--days {days:g} seen; expected more than none and at most {_MOST_DAYS:,}")
+    seconds = None if days is None else days * 86_400
+    made = grant(Settings(root.resolve(), database=database), owner, name, cast("Scope", scope), seconds)
+    if json:
+        console.emit({"key": made.key, "id": made.id, "owner": made.owner, "scope": scope})
+    else:
+        if made.remark is not None:
+            console.note(f"graft: {made.remark}", quiet=quiet)
+        console.say(made.key)
+
+
+@contextmanager
+def _extra(command: str) -> Iterator[None]:
+    """What is imported within comes with the extra `service`."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("graftwork"):
+            raise
+        raise MissingExtra(command, "service") from error
 
 
 def _address(said: str | None) -> str | None:

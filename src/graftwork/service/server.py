@@ -2,22 +2,20 @@
 
 import asyncio
 import errno
-import fcntl
 import logging
 import os
 import resource
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 import uvicorn
 
 from graftwork.errors import GraftworkError, RequestError
-from graftwork.service import erasing, protocol, security, uploads
+from graftwork.service import erasing, home, protocol, security, uploads
 from graftwork.service.app import create_app
 from graftwork.service.artefacts import Artefacts
 from graftwork.service.callers import Caller
@@ -54,10 +52,10 @@ def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
 
     Raises RequestError where the port is taken, ROOT is no folder or is served already.
     """
-    _prepare(settings)
-    with _only_one(settings.home / "lock"), _listening(settings) as listener:
-        _allow_files()
-        with closing(Database(settings.url)) as database:
+    home.prepare(settings)
+    with closing(Database(settings.url)) as database:
+        with home.only_one(settings, database.shown), _listening(settings) as listener:
+            _allow_files()
             migrate(database)
             uploads.sweep(settings, database)
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -169,36 +167,6 @@ def _warm(service: Service) -> None:
         service.serving.warm([next(one.folder for one in found if one.fingerprint == shared)])
     except GraftworkError as error:  # whoever asks for it hears the same
         LOG.warning("not loaded ahead of its first use: %s", error)
-
-
-def _prepare(settings: Settings) -> None:
-    if not settings.root.is_dir():
-        raise RequestError(f"{settings.root} is no folder; expected the folder that holds artefacts to serve")
-    try:
-        settings.home.mkdir(exist_ok=True)
-        with suppress(PermissionError):  # it is another user's, who opened it to us
-            settings.home.chmod(0o700)  # one that was restored may be open to everybody
-    except OSError as error:
-        raise RequestError(
-            f"{settings.home} cannot be written ({error.strerror}); the service keeps all it knows there"
-        ) from error
-
-
-@contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Hold the lock of ROOT: a POSIX lock, which is this process's own and no child's that outlives it."""
-    with lock.open("a+") as handle:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RequestError(
-                f"{lock.parent.parent} is served already (process {lock.read_text().strip() or 'unknown'}); "
-                "end that server first, or serve another folder"
-            ) from error
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
-        yield
 
 
 @contextmanager

@@ -34,7 +34,7 @@ class Database:
     @property
     def shown(self) -> str:
         """Its address as it may be printed: without the password."""
-        return self.engine.url.render_as_string(hide_password=True)
+        return self.engine.url.render_as_string(hide_password=True).replace("+psycopg://", "://", 1)
 
     @contextmanager
     def read(self) -> Iterator[Session]:

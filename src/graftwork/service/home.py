@@ -1,0 +1,63 @@
+"""The folder in which a service keeps all it knows: made, and held by one server at a time."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from graftwork.errors import RequestError
+from graftwork.service.settings import Settings
+
+
+def prepare(settings: Settings) -> None:
+    """Make the folder; raises RequestError where ROOT is none, or cannot be written."""
+    if not settings.root.is_dir():
+        raise RequestError(f"{settings.root} is no folder; expected the folder that holds artefacts to serve")
+    try:
+        settings.home.mkdir(exist_ok=True)
+        with suppress(PermissionError):  # it is another user's, who opened it to us
+            settings.home.chmod(0o700)  # one that was restored may be open to everybody
+        _lock(settings).open("a").close()
+    except OSError as error:
+        raise RequestError(
+            f"{settings.home} cannot be written ({error.strerror}); the service keeps all it knows there"
+        ) from error
+
+
+@contextmanager
+def only_one(settings: Settings, database: str) -> Iterator[None]:
+    """Hold the lock of ROOT: a POSIX lock, which is this process's own and no child's that outlives it.
+
+    database: as it may be shown; noted beside the lock, so that others ask the same one.
+    """
+    with _lock(settings).open("a+") as handle:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            process, _ = _noted(settings)
+            raise RequestError(
+                f"{settings.root} is served already (process {process or 'unknown'}); "
+                "end that server first, or serve another folder"
+            ) from error
+        handle.truncate(0)
+        handle.write(f"{os.getpid()}\n{database}\n")
+        handle.flush()
+        yield
+
+
+def require_same(settings: Settings, database: str) -> None:
+    """Raise RequestError where the service of ROOT keeps its records in another database than this one."""
+    _, noted = _noted(settings)
+    if noted and noted != database and settings.database is None:
+        raise RequestError(f"the service of {settings.root} keeps its keys in {noted}; give it as --database")
+
+
+def _noted(settings: Settings) -> tuple[str, str]:
+    """The process that has served last, and its database; each empty where that is not known."""
+    process, _, database = _lock(settings).read_text("utf-8").partition("\n")
+    return process.strip(), database.strip()
+
+
+def _lock(settings: Settings) -> Path:
+    return settings.home / "lock"
