@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from graftwork.service import ids
 from graftwork.service.context import Service
-from graftwork.service.database.tables import Dataset
+from graftwork.service.database.tables import OPERATOR, Dataset
 from graftwork.service.jobs import queue
 from graftwork.service.settings import Quotas
 from graftwork.service.shapes import Job as Shape
-from tiny_models import caller_of
+from tiny_models import add_model, caller_of, service_with_models, toy_artefact
 from tiny_service import client_of, key_of, make_service, problem_in
 
 
@@ -31,10 +32,10 @@ def dataset(service: Service, ann: Any) -> str:
     return ready_dataset(service)
 
 
-def ready_dataset(service: Service, state: str = "ready") -> str:
+def ready_dataset(service: Service, state: str = "ready", owner: str = "ann") -> str:
     row = Dataset(
-        id="data_0193b6f2c4d1_9f86d081884c7d65",
-        owner_id=caller_of(service).owner_id,
+        id=ids.new("data"),
+        owner_id=caller_of(service, owner).owner_id,
         name="tickets/2026, all",
         state=state,
         files=[],
@@ -157,6 +158,25 @@ def test_quotas_on_jobs_and_models_hold(tmp_path: Path) -> None:
         problem_in(ann.post("/v1/jobs", json={"kind": "rank", "dataset": dataset}), 429, "quota-exceeded")
 
 
+def test_nothing_made_here_takes_the_name_of_what_lies_under_root(tmp_path: Path) -> None:
+    service = service_with_models(tmp_path)
+    toy_artefact(tmp_path / "tickets.graft")
+    (tmp_path / "broken.graft").mkdir()
+    (tmp_path / "broken.graft" / "manifest.json").write_text("{}")
+    with client_of(service, key_of(service, OPERATOR)) as operator:
+        data, model = ready_dataset(service, owner=OPERATOR), add_model(service, OPERATOR, "other")
+        for name in ("tickets", "broken"):
+            asked = {"kind": "fit", "dataset": data, "name": name}
+            said = problem_in(operator.post("/v1/jobs", json=asked), 409, "name-taken")
+            assert said["errors"][0]["pointer"] == "/name"
+            problem_in(operator.patch(f"/v1/models/{model}", json={"name": name}), 409, "name-taken")
+        assert operator.post("/v1/jobs", json={**asked, "name": "new"}).status_code == 202
+        assert operator.post("/v1/jobs", json={"kind": "rank", "dataset": data}).status_code == 202
+    with client_of(service, key_of(service, "ben")) as other:  # who does not see what lies there
+        asked = {"kind": "fit", "dataset": ready_dataset(service, owner="ben"), "name": "tickets"}
+        assert other.post("/v1/jobs", json=asked).status_code == 202
+
+
 def test_a_cancel_ends_what_waits_and_asks_what_runs(service: Service, ann: Any, dataset: str) -> None:
     waiting, running = (
         ann.post("/v1/jobs", json={"kind": "rank", "dataset": dataset}).json()["id"] for _ in range(2)
@@ -205,6 +225,9 @@ def test_a_model_that_a_job_gave_can_be_asked_once_the_job_says_so(
     class Known:
         def know(self, model: str | None) -> None:
             known.append(model)
+
+        def require_free(self, *_: Any) -> None:
+            pass
 
     service.models = Known()  # type: ignore[assignment]  # a stand-in
     job = ann.post("/v1/jobs", json={"kind": "fit", "dataset": dataset}).json()["id"]

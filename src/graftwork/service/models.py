@@ -17,7 +17,7 @@ from graftwork.rows import Kind
 from graftwork.service.callers import Caller
 from graftwork.service.database import Database, tables
 from graftwork.service.database.tables import OPERATOR
-from graftwork.service.problems import Problem, not_found
+from graftwork.service.problems import Pointer, Problem, not_found
 from graftwork.service.settings import Settings
 from graftwork.service.shapes import when
 from graftwork.serving.records import Shelved
@@ -113,6 +113,23 @@ class Models:
         if found is None:
             raise not_found("model", said)
         return found
+
+    def require_free(self, caller: Caller, name: str) -> None:
+        """Raise a Problem (409) where an artefact under ROOT has the name, and would be hidden."""
+        if caller.owner != OPERATOR:
+            return
+        try:
+            is_taken = self._shelf.get(name) is not None
+        except ArtefactError:  # it may be mended, and then expects to answer
+            is_taken = True
+        if is_taken:
+            raise Problem(
+                409,
+                "name-taken",
+                f"an artefact under ROOT has the name {name!r}, and a model made here would answer in its "
+                "place; give another name",
+                [Pointer("/name", "is taken")],
+            )
 
     def of(self, caller: Caller) -> list[Known]:
         """All of an owner's: those under ROOT by name, then the others, newest first."""

@@ -48,7 +48,9 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 def create(
     request: Request, caller: Writes, body: shapes.NewJob, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Queue a job; its Location tells how it goes. 409 where its dataset is not ready."""
+    """Queue a job; its Location tells how it goes. 409 where its dataset is not ready, or its model's name
+    is that of an artefact under ROOT.
+    """
     here = service(request)
 
     def make(session: Session) -> Created:
@@ -62,6 +64,7 @@ def create(
             if isinstance(body, shapes.NewFit):
                 said["name"] = body.name or shapes.model_name(row.name)
         if kind != "rank":
+            here.models.require_free(caller, said["name"])
             usage.require(session, caller, here.settings.quotas, "models", 1)
         admit(session, here, caller)
         job = queue.enqueue(session, caller.owner_id, kind, said, dataset_id=dataset)

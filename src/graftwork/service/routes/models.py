@@ -80,6 +80,7 @@ def rename(request: Request, caller: Writes, model: Named, body: shapes.Renamed)
     here = service(request)
     found = here.models.find(caller, model)
     _require_ours(found, "renamed")
+    here.models.require_free(caller, body.name)
     with here.database.write() as session:
         row = session.get(Model, found.id, with_for_update=True)
         if row is None:
