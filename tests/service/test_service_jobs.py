@@ -3,6 +3,7 @@
 import random
 import threading
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from sqlalchemy import select
@@ -14,7 +15,7 @@ from graftwork.service import ids
 from graftwork.service.database import Database
 from graftwork.service.database.tables import TERMINAL, Dataset, Event, Job, JobKind, Model, Owner, Usage
 from graftwork.service.jobs import desk as desks
-from graftwork.service.jobs import queue
+from graftwork.service.jobs import names, queue
 from graftwork.service.jobs.desk import Desk
 from graftwork.service.jobs.queue import Lost
 from graftwork.service.settings import Settings
@@ -125,6 +126,17 @@ def test_three_kills_fail_the_job_with_the_reason(database: Database, clock: Clo
     assert (job.state, job.kills) == ("failed", 3)
     assert job.problem is not None and job.problem["code"] == "killed-its-worker"
     assert "3 times" in job.problem["detail"] and "fell silent" in job.problem["detail"]
+
+
+def test_a_worker_that_was_held_up_loses_its_job_without_a_kill(database: Database, clock: Clock) -> None:
+    job_id = ask(database)
+    for attempt in range(1, queue.FORGIVEN):
+        assert take(database, names.own()).attempt == attempt
+        clock.now += LEASE_S + 1  # the machine slept
+    found = take(database, names.own())
+    assert (found.id, found.attempt, found.kills) == (job_id, queue.FORGIVEN, 0)
+    clock.now += LEASE_S + 1
+    assert take(database, "another").kills == 1  # held up for so often, the job may be the reason
 
 
 def test_jobs_of_a_worker_found_dead_need_not_wait_for_their_lease(database: Database) -> None:
@@ -447,6 +459,45 @@ def test_the_last_progress_is_told_before_what_follows(desk: Desk, database: Dat
     assert job_of(database, desk.job.id).progress == {
         "stage": "head", "done": 0, "total": None, "unit": "rows", "note": ""
     }  # fmt: skip
+
+
+def test_a_curve_is_told_whole_at_first_and_more_seldom_later(
+    desk: Desk, database: Database, watch: Watch
+) -> None:
+    watch.now = 3600.0  # the training begins after an hour of features
+    for epoch in range(20):
+        watch.now += 0.01
+        desk.point({"epoch": epoch})
+    watch.now += 3600.0
+    for epoch in range(20, 120):
+        watch.now += 1.0
+        desk.point({"epoch": epoch})
+    desk.finish({})
+    curve = [event.data["epoch"] for event in told(database, desk.job.id) if event.kind == "curve"]
+    assert curve[:20] == list(range(20))
+    assert 20 <= len(curve) - 20 <= 22 and curve[-1] == 119
+
+
+def test_what_a_long_job_told_is_thinned_evenly(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "MOST_TOLD", 20)
+    monkeypatch.setattr(queue, "_LOOK", 5)
+    job = begun(database)
+    for epoch in range(150):
+        queue.tell(database, job.id, job.attempt, "curve", {"epoch": epoch})
+        if epoch % 50 == 0:
+            queue.tell(database, job.id, job.attempt, "remark", {"text": str(epoch)})
+    queue.finish(database, job.id, job.attempt, result={})
+    said = told(database, job.id)
+    epochs = [event.data["epoch"] for event in said if event.kind == "curve"]
+    assert len(epochs) <= 25 and (epochs[0], epochs[-1]) == (0, 149)
+    assert max(later - earlier for earlier, later in pairwise(epochs)) <= 30
+    assert [event.data["text"] for event in said if event.kind == "remark"] == ["0", "50", "100"]
+    assert states(database, job.id) == ["queued", "running", "succeeded"]
+    numbers = [event.seq for event in said]
+    assert numbers == sorted(numbers) and numbers[-1] == 156
+    with database.read() as session:  # whoever has heard of an event that is gone hears what came after it
+        later = [event.seq for event in queue.events(session, job.id, 100, 10_000)]
+    assert later == [number for number in numbers if number > 100]
 
 
 def test_what_a_job_took_is_counted_for_its_owner(database: Database, clock: Clock) -> None:

@@ -86,7 +86,6 @@ def _run(settings: Settings, database: Database, listener: socket.socket, ready:
         workers=lambda: len(supervisor.workers) == settings.workers,
     )
     try:
-        supervisor.start()
         _Server(service, supervisor, ready).run(sockets=[listener])
     finally:
         supervisor.stop(settings.drain)
@@ -128,6 +127,7 @@ class _Server(uvicorn.Server):
             asyncio.create_task(asyncio.to_thread(_warm, self._service)),
         ]
         self._ready()
+        self._supervisor.start()  # last: what workers import would hold up the first answers
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         clock = asyncio.get_running_loop().time

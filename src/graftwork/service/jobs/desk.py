@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sqlalchemy.exc import OperationalError
 
@@ -17,7 +17,27 @@ EVERY_S, SELDOM_S = 0.25, 5.0
 """Seconds between two events of progress: at first, and once a job has taken long."""
 
 PATIENCE_S = 60.0
+Thinned = Literal["progress", "curve"]
 T = TypeVar("T")
+
+
+class _Pace:
+    """How often one kind is told. least: seconds between two. held: what was not told since."""
+
+    def __init__(self, least: float) -> None:
+        self._least = least
+        self._begun, self._told = float("inf"), float("-inf")
+        self.held: Mapping[str, Any] | None = None
+
+    def is_due(self, data: Mapping[str, Any]) -> bool:
+        now = time.monotonic()
+        self._begun = min(self._begun, now)
+        every = min(max(self._least, (now - self._begun) / 200), SELDOM_S)
+        if now - self._told < every:
+            self.held = data
+            return False
+        self._told, self.held = now, None
+        return True
 
 
 class Desk:
@@ -27,22 +47,18 @@ class Desk:
         self.settings, self.database, self.job = settings, database, job
         self.artefacts = Artefacts(settings.artefacts)
         self.ended: JobState | None = None
-        self._begun = time.monotonic()
-        self._told = float("-inf")
-        self._held: Progress | None = None
+        self._paces: dict[Thinned, _Pace] = {"progress": _Pace(EVERY_S), "curve": _Pace(0.0)}
 
     def notify(self, step: Progress) -> None:
         """Tell progress, four times a second at most and less often as the job grows long."""
-        now = time.monotonic()
-        every = min(max(EVERY_S, (now - self._begun) / 200), SELDOM_S)
-        if now - self._told < every:
-            self._held = step
-            return
-        self._told, self._held = now, None
-        self._tell("progress", _said(step))
+        self._tell_in_time("progress", _said(step))
+
+    def point(self, data: Mapping[str, Any]) -> None:
+        """Tell a point of the curve: each at first, and fewer as the training grows long."""
+        self._tell_in_time("curve", data)
 
     def event(self, kind: queue.EventKind, data: Mapping[str, Any]) -> None:
-        """Tell something else than progress: it is never left out."""
+        """Tell something else: it is never left out."""
         self._catch_up()
         self._tell(kind, data)
 
@@ -64,11 +80,16 @@ class Desk:
         self.ended = state
         return state
 
+    def _tell_in_time(self, kind: Thinned, data: Mapping[str, Any]) -> None:
+        if self._paces[kind].is_due(data):
+            self._tell(kind, data)
+
     def _catch_up(self) -> None:
-        """The last step that was held back is told before whatever follows it."""
-        if self._held is not None:
-            step, self._held = self._held, None
-            self._tell("progress", _said(step))
+        """What was held back is told before whatever follows it."""
+        for kind, pace in self._paces.items():
+            if pace.held is not None:
+                held, pace.held = pace.held, None
+                self._tell(kind, held)
 
     def _tell(self, kind: queue.EventKind, data: Mapping[str, Any]) -> None:
         _patiently(lambda: queue.tell(self.database, self.job.id, self.job.attempt, kind, data))

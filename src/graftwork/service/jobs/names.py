@@ -16,16 +16,26 @@ def own() -> str:
 
 def is_dead(name: str) -> bool:
     """Whether the worker of that name is known to have ended; False for one of another machine."""
+    return _runs(name) is False
+
+
+def is_alive(name: str) -> bool:
+    """Whether the worker of that name is known to run; False for one of another machine."""
+    return _runs(name) is True
+
+
+def _runs(name: str) -> bool | None:
+    """None for a worker of another machine."""
     machine, _, rest = name.rpartition("/")
     machine, _, number = machine.rpartition("/")
     if machine != _machine():
-        return False
+        return None
     try:
         process = psutil.Process(int(number))
         gone = process.status() == psutil.STATUS_ZOMBIE
-        return gone or abs(process.create_time() - float(rest)) > SLACK_S
+        return not gone and abs(process.create_time() - float(rest)) <= SLACK_S
     except psutil.NoSuchProcess:
-        return True
+        return False
 
 
 def _machine() -> str:

@@ -10,19 +10,25 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, cast
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from graftwork.errors import GraftworkError
 from graftwork.service import ids
 from graftwork.service.database import Database
 from graftwork.service.database.tables import TERMINAL, Dataset, Event, Job, JobKind, JobState
+from graftwork.service.jobs import names
 from graftwork.service.usage import counted_job
 
 MOST_KILLS = 3
 FORGIVEN = 10
-"""Attempts after which a job is blamed for the death of the whole service too: it may be the reason."""
+"""Attempts after which a job is blamed for what befell the whole machine too: it may be the reason."""
 EventKind = Literal["state", "progress", "curve", "remark", "score"]
+THINNED: tuple[EventKind, ...] = ("progress", "curve")
+MOST_TOLD = 1_000
+"""Events of each of these kinds that a job keeps; where there are more, half as many, evenly spaced."""
+_LOOK = 250
+"""How often, in events, a job is looked at for that."""
 Also = Callable[[Session], None]
 ALIVE: tuple[JobState, ...] = ("running", "cancelling")
 
@@ -76,7 +82,7 @@ def claim(database: Database, worker: str, lease_s: float) -> Job | None:
             if job is None:
                 return None
             if job.state != "queued":
-                _bury(session, job, "its worker fell silent")
+                _take_away(session, job)
             if job.state == "queued":
                 job.state, job.worker, job.lease = "running", worker, now + lease_s
                 job.attempt += 1
@@ -187,7 +193,10 @@ def bereave(database: Database, is_dead: Callable[[str], bool], *, together: boo
 
 
 def events(session: Session, job_id: str, after: int, limit: int) -> Sequence[Event]:
-    """What happened since event `after` (0 for all), in order; numbers run from 1 without gaps."""
+    """What happened since event `after` (0 for all), in order.
+
+    Numbers rise from 1, without gaps as long as nothing was thinned out.
+    """
     later = select(Event).where(Event.job_id == job_id, Event.seq > after).order_by(Event.seq)
     return session.scalars(later.limit(limit)).all()
 
@@ -206,6 +215,14 @@ def _require(job: Job | None, attempt: int) -> Job:
         now = "gone" if job is None else f"{job.state} at attempt {job.attempt}"
         raise Lost(f"attempt {attempt} has lost its job, which is {now}")
     return job
+
+
+def _take_away(session: Session, job: Job) -> JobState:
+    """Of a worker that has fallen silent. One that is there, as after a machine's sleep, is no kill."""
+    held_up = job.worker is not None and names.is_alive(job.worker)
+    if held_up and job.state == "running" and job.attempt < FORGIVEN:
+        return _requeue(session, job, "its worker was held up")
+    return _bury(session, job, "its worker fell silent")
 
 
 def _bury(session: Session, job: Job, how: str) -> JobState:
@@ -248,5 +265,24 @@ def _refuse(session: Session, dataset_id: str, problem: Mapping[str, Any]) -> No
 def _note(session: Session, job: Job, kind: EventKind, data: Mapping[str, Any]) -> None:
     # the job's row is locked (or new): nobody else can take the same number
     last = session.scalar(select(func.max(Event.seq)).where(Event.job_id == job.id))
-    session.add(Event(job_id=job.id, seq=(last or 0) + 1, at=time.time(), kind=kind, data=dict(data)))
+    number = (last or 0) + 1
+    session.add(Event(job_id=job.id, seq=number, at=time.time(), kind=kind, data=dict(data)))
     session.flush()
+    if number % _LOOK == 0:
+        for thinned in THINNED:
+            _thin(session, job.id, thinned)
+
+
+def _thin(session: Session, job_id: str, kind: EventKind) -> None:
+    """Leave the first, the last, and what lies evenly between by number, which is how far the job was."""
+    told = (Event.job_id == job_id, Event.kind == kind)
+    numbers = session.scalars(select(Event.seq).where(*told).order_by(Event.seq)).all()
+    if len(numbers) <= MOST_TOLD:
+        return
+    step, kept = (numbers[-1] - numbers[0]) / (MOST_TOLD // 2), {numbers[-1]}
+    due: float = numbers[0]
+    for number in numbers:
+        if number >= due:
+            kept.add(number)
+            due += step * (1 + (number - due) // step)
+    session.execute(delete(Event).where(*told, Event.seq.not_in(kept)))

@@ -21,7 +21,7 @@ def watched(desk: Desk) -> Notify:
     def heard(step: Progress) -> None:
         if step.point is not None and step.stage == "training":
             epoch, loss, validation = step.point
-            desk.event("curve", {"epoch": epoch, "loss": _number(loss), "validation": _number(validation)})
+            desk.point({"epoch": epoch, "loss": _number(loss), "validation": _number(validation)})
         desk.notify(step)
 
     return heard
