@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from graftwork.service.database import Database
 from graftwork.service.database.tables import OPERATOR, Scope
 from graftwork.service.security import new_key
 from graftwork.service.settings import Limits, Settings
+
+PATIENCE_S = 120.0
+"""Ends what hangs; no test waits for it."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,16 @@ class Running:
         return host, int(port)
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30)
+        headers = {"Authorization": f"Bearer {self.key}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE_S)
 
-    def talk(self, *parts: bytes, pause: float = 0.0, seconds: float = 10.0) -> bytes:
-        """All that comes back for raw bytes, until the server closes or is silent for `seconds`.
+    def talk(self, *parts: bytes, pause: float = 0.0) -> bytes:
+        """All that comes back for raw bytes, until the server closes; fails where it is silent for long.
 
         pause: between two parts; what the server says ends the sending.
         """
         heard = b""
-        with socket.create_connection(self.address, timeout=seconds) as line:
+        with socket.create_connection(self.address, timeout=PATIENCE_S) as line:
             try:
                 for part in parts:
                     if select.select([line], [], [], pause)[0] and pause:
@@ -60,10 +65,14 @@ class Running:
                 while piece := line.recv(1 << 16):
                     heard += piece
             except TimeoutError:
-                return heard + b"\n[still open]"
+                raise AssertionError(f"the line is still open after {heard[-200:]!r}") from None
             except OSError:
                 pass
         return heard
+
+    def is_receiving(self) -> bool:
+        """Whether an upload has been begun, and is neither whole nor given up."""
+        return any(self.settings.home.glob("uploads/*/.upload-*"))
 
     def header(self, first: str, **more: str) -> bytes:
         """A request's header with the key."""
@@ -74,22 +83,22 @@ class Running:
         }
         return "\r\n".join([f"{first} HTTP/1.1", *(f"{a}: {b}" for a, b in lines.items()), "", ""]).encode()
 
-    def end(self, how: signal.Signals = signal.SIGTERM, seconds: float = 30.0) -> int:
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Send the signal and wait; the exit status."""
         self.process.send_signal(how)
-        return self.process.wait(seconds)
+        return self.process.wait(PATIENCE_S)
 
 
 @contextmanager
 def running(
-    root: Path, home: Path, limits: dict[str, Any] | None = None, **changes: Any
+    root: Path, home: Path, limits: dict[str, Any] | None = None, grace: float | None = None, **changes: Any
 ) -> Iterator[Running]:
-    """`serve` with these settings until the block ends. home: its GRAFT_HOME."""
+    """`serve` with these settings until the block ends. home: its GRAFT_HOME. grace: for GRACE_S."""
     changes = {"port": 0, "workers": 0, "readers": 1, "offline": True, "drain": 10.0, **changes}
     settings = Settings(root.resolve(), limits=Limits(**(limits or {})), **changes)
-    plan = json.dumps({"root": str(settings.root), "limits": limits or {}, "changes": changes})
+    plan = {"root": str(settings.root), "limits": limits or {}, "grace": grace, "changes": changes}
     process = subprocess.Popen(
-        [sys.executable, __file__, plan],
+        [sys.executable, __file__, json.dumps(plan)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "GRAFT_HOME": str(home), "HF_HUB_OFFLINE": "1"},
@@ -97,12 +106,19 @@ def running(
     try:
         assert process.stdout is not None
         said = process.stdout.readline()
-        assert said, f"the server ended with status {process.wait(10)} before it was ready"
+        assert said, f"the server ended with status {process.wait(PATIENCE_S)} before it was ready"
         yield Running(settings, json.loads(said), operator_key(settings), process)
     finally:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+def wait_for(happened: Callable[[], Any], what: str) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < until, f"never: {what}"
+        time.sleep(0.02)
 
 
 def operator_key(settings: Settings, scope: Scope = "admin") -> str:
@@ -116,11 +132,15 @@ def operator_key(settings: Settings, scope: Scope = "admin") -> str:
 
 
 def main() -> None:
-    from graftwork.service.server import serve
+    from graftwork.service import server
 
     plan = json.loads(sys.argv[1])
+    if plan["grace"] is not None:
+        server.GRACE_S = plan["grace"]
     settings = Settings(Path(plan["root"]), limits=Limits(**plan["limits"]), **plan["changes"])
-    serve(settings, lambda ready: print(json.dumps({"url": ready.url, "link": ready.link}), flush=True))
+    server.serve(
+        settings, lambda ready: print(json.dumps({"url": ready.url, "link": ready.link}), flush=True)
+    )
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def owner(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def client(served: tuple[Service, str], owner: str) -> Iterator[Client]:
     service, url = served
-    with graftwork.Client(url, key_of(service, owner), patience=5) as made:
+    with graftwork.Client(url, key_of(service, owner), patience=60) as made:
         yield made
 
 
@@ -68,8 +69,8 @@ def inspecting(service: Service, problem: dict[str, str] | None = None) -> threa
     """A worker that inspects one dataset, in the background."""
 
     def work() -> None:
-        while (job := queue.claim(service.database, "worker", 60)) is None:
-            pass
+        while (job := queue.claim(service.database, "worker", 600)) is None:
+            time.sleep(0.01)  # whoever asks for the job has to come between
 
         def also(session: Any) -> None:
             row = session.get(tables.Dataset, job.dataset_id)
@@ -79,7 +80,7 @@ def inspecting(service: Service, problem: dict[str, str] | None = None) -> threa
         queue.tell(service.database, job.id, job.attempt, "progress", {"done": 1})
         queue.finish(service.database, job.id, job.attempt, problem=problem, also=also)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)  # a test that fails asks for no job
     thread.start()
     return thread
 
@@ -238,7 +239,7 @@ def test_a_model_in_a_folder_is_downloaded_by_its_name(
     service, url = served
     shutil.copytree(toy_artefact(tmp_path / "made"), service.settings.root / "team" / "ours.graft")
     service.models._looked = service.models._shelf._looked = float("-inf")  # a second has passed
-    with Client(url, key_of(service, tables.OPERATOR), patience=5) as client:
+    with Client(url, key_of(service, tables.OPERATOR), patience=60) as client:
         folder = client.download("team/ours", tmp_path / "here")
         with pytest.raises(Refused, match="no model 'team/theirs'"):
             client.download("team/theirs", tmp_path)

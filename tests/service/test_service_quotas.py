@@ -76,8 +76,11 @@ def test_those_who_came_once_are_not_remembered(service: Service, monkeypatch: p
     assert len(meter._buckets) == 1
 
 
-def test_an_owners_own_bound_holds_before_the_services(service: Service) -> None:
-    caller = _caller(service)
+def test_an_owners_own_bound_holds_before_the_services(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller, now = _caller(service), time.monotonic()
+    monkeypatch.setattr("graftwork.service.usage.time.monotonic", lambda: now)
     for own, left in (({"requests": 1}, 1), ({"requests": None}, 50), ({}, 5)):
         with service.database.write() as session:
             session.get_one(Owner, caller.owner_id).quotas = own

@@ -16,10 +16,11 @@ from tiny_models import service_with_models, toy_artefact
 from tiny_service import key_of
 
 pytestmark = pytest.mark.browser
+LONG_MS = 120_000
 SEEN = """async () => {
     const sound = document.querySelector('audio'), picture = document.querySelector('img.own');
     const at = Date.now();
-    while (Date.now() - at < 5000 && !(sound.readyState >= 1 && picture.complete)) {
+    while (Date.now() - at < 120000 && !(sound.readyState >= 1 && picture.complete)) {
         await new Promise(done => setTimeout(done, 20));
     }
     return {
@@ -53,11 +54,12 @@ def test_a_report_is_seen_and_heard_and_can_do_nothing_else(tmp_path: Path) -> N
     key = key_of(service, OPERATOR)
     with listening(service) as url, playwright.sync_playwright() as driver:
         toy_artefact(tmp_path / "a.graft", report=page(url))
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        quiet = ["--no-sandbox", "--disable-gpu"]
+        browser = driver.chromium.launch(executable_path=chromium, args=quiet, timeout=LONG_MS)
         opened = browser.new_context(extra_http_headers={"Authorization": f"Bearer {key}"}).new_page()
         asked: list[str] = []
         opened.on("requestfinished", lambda request: asked.append(request.url))
-        opened.goto(f"{url}/v1/models/a/report")
+        opened.goto(f"{url}/v1/models/a/report", timeout=LONG_MS)
         seen = opened.evaluate(SEEN)
         browser.close()
     assert seen["sound"] == pytest.approx(1.0, abs=0.1) and seen["picture"] == 7

@@ -86,7 +86,7 @@ def worker(service: Service, jobs: int, monkeypatch: pytest.MonkeyPatch) -> thre
                 threading.Event().wait(0.05)
             work.run(job, Desk(service.settings, service.database, job))
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)  # a test that fails asks for no more jobs
     thread.start()
     return thread
 

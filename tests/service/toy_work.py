@@ -49,13 +49,13 @@ def _surroundings(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
 def _sleep(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
     _leave_name(asked)
     desk.notify(Progress("sleeping", job.attempt, None))
-    time.sleep(asked.get("seconds", 60))
+    time.sleep(asked.get("seconds", 600))
     desk.finish({"attempt": job.attempt})
 
 
 def _never_listen(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(asked["name"]).write_text(f"{os.getpid()} {helper.pid}")
     while True:
         time.sleep(1)
@@ -77,10 +77,9 @@ def _die(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
 
 
 def _swell(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
-    held = []
-    while True:
-        held.append(bytearray(os.urandom(1) * 20_000_000))
-        time.sleep(0.01)
+    held = [os.urandom(1) * 20_000_000 for _ in range(25)]
+    time.sleep(600)
+    assert held
 
 
 def _raise(job: Job, desk: Desk, asked: dict[str, Any]) -> None:

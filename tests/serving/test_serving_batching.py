@@ -19,7 +19,7 @@ from graftwork.serving.reading import Readers
 from graftwork.serving.ways import Way
 from tiny_readings import Obedient
 
-SECONDS = 30
+SECONDS = 120
 
 
 @dataclass

@@ -276,14 +276,14 @@ def test_one_that_opens_slowly_holds_up_no_other(tmp_path: Path, monkeypatch: py
         opened.append(folder)
         if folder == slow:
             begun.set()
-            assert go.wait(30)
+            assert go.wait(120)
         return real(folder, *given, **more)
 
     monkeypatch.setattr(opening, "backbone_of", backbone_of)
     tasks = Tasks(ROOMY)
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(tasks.get, slow) for _ in range(3)]
-        assert begun.wait(30)
+        assert begun.wait(120)
         assert tasks.get(quick).labels == tiny_tasks.LABELS
         assert tasks.held(slow) is None and not any(one.done() for one in waiting)
         go.set()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 PHONE, DESKTOP = 390, 1280
+LONG_MS = 120_000
 QUIET = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
@@ -78,7 +79,7 @@ def browser() -> "Iterator[Browser]":
         pytest.skip("no chromium on this machine")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
     with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=path, args=QUIET)
+        opened = driver.chromium.launch(executable_path=path, args=QUIET, timeout=LONG_MS)
         yield opened
         opened.close()
 
@@ -105,7 +106,7 @@ def visit(
     page.on("pageerror", lambda error: seen.console.append(str(error)))
     page.on("request", lambda request: seen.requests.append(request.url))
     page.on("dialog", lambda dialog: (seen.dialogs.append(dialog.message), dialog.dismiss()))
-    page.goto(file.as_uri())
+    page.goto(file.as_uri(), timeout=LONG_MS)
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     seen.scroll_width = page.evaluate("document.documentElement.scrollWidth")
     seen.sticking_out = page.evaluate(_STICKING_OUT)
@@ -155,7 +156,7 @@ def test_a_recording_plays(browser: "Browser", tmp_path: Path, width: int) -> No
     page = context.new_page()
     said: list[str] = []
     page.on("console", lambda message: said.append(message.text))
-    page.goto(file.as_uri())
+    page.goto(file.as_uri(), timeout=LONG_MS)
     duration, error, height = page.evaluate(_PLAYED)
     context.close()
     assert (duration, error, said) == (0.5, None, []) and height >= 40
@@ -184,7 +185,7 @@ def test_text_stands_out_from_its_ground(browser: "Browser", tmp_path: Path, sch
     file.write_text(render(result("undecided")), encoding="utf-8")
     context = browser.new_context(color_scheme=scheme)
     page = context.new_page()
-    page.goto(file.as_uri())
+    page.goto(file.as_uri(), timeout=LONG_MS)
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     for selector in ("p", ".between", ".note", "a", "summary", "h1 .icon", ".strip text"):
         kind = "fill" if selector.endswith("text") else "color"
