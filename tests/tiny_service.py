@@ -25,7 +25,7 @@ class NoServing:
     """Holds nothing and answers nothing."""
 
     def figures(self) -> Mapping[str, float]:
-        return {"queued": 0.0, "backbone_bytes": 0.0}
+        return {"inputs": 0.0, "backbone_bytes": 0.0, "refused": 2.0}
 
     def backbones(self) -> list[Any]:
         return []

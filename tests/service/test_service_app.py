@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from pydantic import BaseModel
 from graftwork.service.app import create_app
 from graftwork.service.bodies import Body, Held
 from graftwork.service.context import Service
+from graftwork.service.metrics import FIGURES
 from graftwork.service.problems import Problem
 from graftwork.service.settings import Limits
 from graftwork.service.strict import DEPTH, loads
 from graftwork.service.strict import router as strict_router
+from graftwork.serving import Serving
 from tiny_service import client_of, key_of, make_service, problem_in
 
 
@@ -296,6 +299,12 @@ def test_predictions_go_past_the_router_and_are_guarded_and_counted_all_the_same
     assert b'route="/v1/predict",status="404"' in service.metrics.text()
 
 
+@pytest.mark.parametrize("path", ["models/none", "datasets/data_none", "jobs/job_none", "files/file_none"])
+def test_what_is_not_there_is_told_with_the_list_of_what_is(client: Any, path: str) -> None:
+    told = problem_in(client.get(f"/v1/{path}"), 404, "not-found")["detail"]
+    assert client.get(told.rpartition(" ")[2]).status_code == 200
+
+
 def test_the_document_is_shown_to_whoever_has_a_key(service: Service, client: Any) -> None:
     assert client.get("/openapi.json").json()["openapi"].startswith("3.1")
     with client_of(service) as stranger:
@@ -310,9 +319,17 @@ def test_metrics_count_requests_by_route_and_are_the_admins(service: Service, cl
         found = admin.get("/metrics").text
     assert 'graftwork_request_seconds_count{method="GET",route="/v1/usage",status="200"} 1.0' in found
     assert 'route="none",status="404"' in found and "nothing-of-ours" not in found
-    assert "graftwork_queued 0.0" in found
+    assert "graftwork_inputs 0.0" in found and "graftwork_refused_total 2.0" in found
+    assert 'graftwork_jobs{state="queued"} 0.0' in found  # nobody can watch what is not there
+    assert "process_resident_memory_bytes " in found
     kinds = [line for line in found.splitlines() if line.startswith("# TYPE ")]
     assert len(kinds) == len(set(kinds))  # else a strict reader refuses them all
+
+
+def test_each_figure_of_serving_is_told_with_what_it_means() -> None:
+    limits = {"reading_bytes": 1, "reading_seconds": 1.0}
+    with closing(Serving(head_memory=1, backbone_memory=1, readers=1, **limits)) as serving:
+        assert serving.figures().keys() <= FIGURES.keys()
 
 
 def test_behind_a_proxy_its_name_is_answered_as_well(tmp_path: Path) -> None:

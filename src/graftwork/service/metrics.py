@@ -1,19 +1,38 @@
 """What Prometheus is told: requests as they happen, the rest as it is when asked."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from sqlalchemy import func, select
 
 from graftwork.service.database import Database
-from graftwork.service.database.tables import Job
+from graftwork.service.database.tables import Job, JobState
 
 if TYPE_CHECKING:
     from graftwork.serving import Serving
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+FIGURES: dict[str, tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], str]] = {
+    "inputs": (GaugeMetricFamily, "Inputs accepted and not yet answered"),
+    "refused": (CounterMetricFamily, "Inputs refused since too many waited"),
+    "backbones": (GaugeMetricFamily, "Networks in memory"),
+    "backbone_bytes": (GaugeMetricFamily, "What the weights of the networks in memory take"),
+    "rows": (GaugeMetricFamily, "Rows through the networks in memory, since each was loaded"),
+    "batches": (GaugeMetricFamily, "Batches through the networks in memory, since each was loaded"),
+    "mean_batch": (GaugeMetricFamily, "Rows of a batch, on average"),
+    "adapters_held": (GaugeMetricFamily, "Low-rank pairs of tuned tasks in memory"),
+    "readers": (GaugeMetricFamily, "Processes that decode pictures and recordings"),
+    "readers_replaced": (CounterMetricFamily, "Of those, how many died or were ended"),
+    "tasks_held": (GaugeMetricFamily, "Tasks whose heads are in memory"),
+    "task_bytes": (GaugeMetricFamily, "What the heads in memory take"),
+    "tasks_opened": (
+        CounterMetricFamily,
+        "Tasks read and checked; grows on where --head-memory is too small",
+    ),
+}
+"""What serving counts, by its names."""
 
 
 class Metrics:
@@ -32,6 +51,7 @@ class Metrics:
         self._predictions = Counter(
             "graftwork_predictions", "Inputs answered, once for each model", registry=self._registry
         )
+        ProcessCollector(registry=self._registry)
         self._registry.register(_Now(database, serving))
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -59,15 +79,20 @@ class _Now:
 
     def collect(self) -> Iterator[Metric]:
         for name, value in self._serving.figures().items():
-            yield GaugeMetricFamily(f"graftwork_{name.replace(' ', '_')}", f"Serving: {name}", value=value)
-        held = GaugeMetricFamily(
-            "graftwork_backbone_held_bytes", "Each backbone held", labels=["fingerprint"]
-        )
+            family, words = FIGURES[name]
+            yield family(f"graftwork_{name}", words, value=value)
+        labels = ["source", "fingerprint"]
+        held = GaugeMetricFamily("graftwork_backbone_held_bytes", "What each network takes", labels=labels)
+        rows = CounterMetricFamily("graftwork_backbone_rows", "Rows through each network", labels=labels)
         for one in self._serving.backbones():
-            held.add_metric([one.fingerprint[:16]], one.bytes)
-        yield held
+            named = [one.source or "", one.fingerprint[:16]]
+            held.add_metric(named, one.bytes)
+            rows.add_metric(named, one.rows)
+        yield from (held, rows)
         jobs = GaugeMetricFamily("graftwork_jobs", "Jobs by state", labels=["state"])
         with self._database.read() as session:
-            for state, count in session.execute(select(Job.state, func.count()).group_by(Job.state)):
-                jobs.add_metric([state], count)
+            found = session.execute(select(Job.state, func.count()).group_by(Job.state))
+            counted = {state: count for state, count in found}
+        for state in get_args(JobState):
+            jobs.add_metric([state], counted.get(state, 0))  # 0 too: nobody can watch what is not there
         yield jobs

@@ -47,8 +47,9 @@ class Problem(Exception):
 
 
 def not_found(what: str, said: str) -> Problem:
-    """The same whether there is none or it belongs to another."""
-    return Problem(404, "not-found", f"no {what} {said[:80]!r} here; list yours with GET")
+    """The same whether there is none or it belongs to another. what: ends in the name of what a list has."""
+    lists = f"/v1/{what.split()[-1]}s"
+    return Problem(404, "not-found", f"no {what} {said[:80]!r} here; list yours with GET {lists}")
 
 
 def bad_request(detail: str, *pointers: Pointer) -> Problem:

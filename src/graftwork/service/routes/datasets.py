@@ -153,7 +153,7 @@ def delete_correction(request: Request, caller: Writes, dataset: str, row: str) 
         owner = owned_dataset(session, caller, dataset, locked=True)
         found = session.get(Correction, row) if ids.is_one(row, "row") else None
         if found is None or found.dataset_id != owner.id:
-            raise not_found("row", row)
+            raise not_found("row of the dataset", row)
         session.delete(found)
         # the bytes of a file stay until the dataset goes: a running job, or another row, may read them
         owner.bytes -= len((found.text or "").encode())
