@@ -13,7 +13,7 @@ import pytest
 import tiny_server
 from tiny_server import PATIENCE_S, Running, wait_for
 
-LIMITS = {"body": 2_000_000, "connections": 40}
+LIMITS = {"body": 2_000_000, "connections": 40, "header": 120.0, "idle": 120.0}
 
 
 @contextmanager
