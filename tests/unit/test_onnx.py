@@ -463,7 +463,7 @@ def test_without_onnxruntime_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_damage_to_a_file_brings_another_error_than_ours(tmp_path: Path, data: st.DataObject) -> None:
     whole = tmp_path / "whole.onnx"
     content = bytearray((whole if whole.exists() else tiny_onnx.pictures(whole, classes=3)).read_bytes())
