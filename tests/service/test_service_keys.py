@@ -155,6 +155,22 @@ def test_an_admin_makes_owners_and_their_keys(service: Service, admin: Any) -> N
     assert [one["name"] for page in (first, second) for one in page["items"]] == ["lab", OPERATOR]
 
 
+def test_a_one_time_link_signs_in_as_its_owner(service: Service, admin: Any, ann: Any) -> None:
+    owner = admin.post("/v1/owners", json={"name": "lab"}).json()
+    older, newer = (admin.post(f"/v1/owners/{owner['id']}/links").json() for _ in range(2))
+    with client_of(service) as browser:
+        assert browser.post(f"/sign-in/{older['link']}").status_code == 403  # void since there is a newer one
+        assert browser.post(f"/sign-in/{newer['link']}").headers["location"] == "/"
+        assert browser.get("/v1/owners/me").json()["name"] == "lab"
+        problem_in(browser.get("/v1/owners"), 403)
+        assert browser.post(f"/sign-in/{newer['link']}").status_code == 403
+    problem_in(ann.post(f"/v1/owners/{owner['id']}/links"), 403)
+    problem_in(admin.post("/v1/owners/own_none/links"), 404)
+    again = {"Idempotency-Key": "once"}
+    said = [admin.post(f"/v1/owners/{owner['id']}/links", headers=again).json() for _ in range(2)]
+    assert said[0]["link"].startswith("gl_") and "link" not in said[1]
+
+
 def test_bounds_change_at_once_and_one_by_one(service: Service, admin: Any, ann: Any) -> None:
     id = ann.get("/v1/owners/me").json()["id"]
     admin.patch(f"/v1/owners/{id}", json={"quotas": {"jobs": 7}})

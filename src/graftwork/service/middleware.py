@@ -24,6 +24,7 @@ from graftwork.service.bodies import Body, Held, too_large
 from graftwork.service.context import Service
 from graftwork.service.passes import Pass
 from graftwork.service.problems import Problem, too_many
+from graftwork.service.returning import sign_in_for
 from graftwork.service.security import COOKIE, SECURE_COOKIE, digest, forbidden
 
 LOG = logging.getLogger("graftwork.service")
@@ -137,7 +138,7 @@ class Front:
         found = await self._identify(scope, headers)
         if found is None:
             if not path.startswith(API) and path != "/v1":
-                return RedirectResponse("/sign-in", 303)
+                return RedirectResponse(sign_in_for(scope), 303)
             raise Problem(
                 401,
                 "unauthorized",

@@ -113,22 +113,28 @@ def first_link(database: Database) -> str | None:
         )
         if session.scalar(keys.limit(1)) or session.scalar(sessions.limit(1)):
             return None
-        return _link(session, operator)
+        return _link(session, operator.id, "admin")
 
 
 def new_link(database: Database) -> str:
     """Another one-time link for the operator; those not used yet are void."""
     with database.write() as session:
-        return _link(session, _operator(session))
+        return _link(session, _operator(session).id, "admin")
+
+
+def owner_link(session: Session, owner_id: str) -> tuple[str, float]:
+    """A one-time link's token that signs a browser in as that owner, to do all but keep owners, and when
+    it ends; those not used yet are void."""
+    return _link(session, owner_id, "write"), time.time() + LINK_S
 
 
 def _operator(session: Session) -> Owner:
     return session.get(Owner, OPERATOR) or new_owner(session, OPERATOR)
 
 
-def _link(session: Session, owner: Owner) -> str:
-    session.execute(delete(Ticket).where(Ticket.owner_id == owner.id, Ticket.what == "link"))
-    return _ticket(session, "link", owner.id, "admin", None, LINK_S)
+def _link(session: Session, owner_id: str, scope: Scope) -> str:
+    session.execute(delete(Ticket).where(Ticket.owner_id == owner_id, Ticket.what == "link"))
+    return _ticket(session, "link", owner_id, scope, None, LINK_S)
 
 
 def _ticket(

@@ -15,7 +15,7 @@ from graftwork.service.erasing import erase
 from graftwork.service.idempotency import Created, IdempotencyKey, once
 from graftwork.service.pagination import Cursor, Limit, page
 from graftwork.service.problems import Pointer, Problem, not_found
-from graftwork.service.security import Administers, Predicts, Writes, is_owner, new_owner
+from graftwork.service.security import Administers, Predicts, Writes, is_owner, new_owner, owner_link
 from graftwork.service.shapes import Asked, Name, Page, Shown, when
 from graftwork.service.strict import router as strict_router
 from graftwork.service.usage import quotas_of
@@ -52,6 +52,13 @@ class OwnerShown(Shown):
     name: str
     quotas: dict[str, Bound]
     created: str
+
+
+class OwnerLink(Shown):
+    """link: the last part of /sign-in/LINK, which signs one browser in; it is not kept nor shown again."""
+
+    link: str | None = None
+    expires: str
 
 
 @router.post("/owners", status_code=201, response_model=OwnerShown)
@@ -99,6 +106,19 @@ def change_owner(here: Here, caller: Administers, id: str, asked: OwnerChanged) 
         shape = _shape(here, row)
     here.passes.forget(owner=id)
     return shape
+
+
+@router.post("/owners/{id}/links", status_code=201, response_model=OwnerLink)
+def create_link(
+    here: Here, caller: Administers, request: Request, id: str, key: IdempotencyKey = None
+) -> JSONResponse:
+    """A one-time link by which somebody signs in as the owner, scope "write"; older ones are void."""
+
+    def make(session: Session) -> Created:
+        link, expires = owner_link(session, _find(session, id).id)
+        return Created({"expires": when(expires)}, shown={"link": link})
+
+    return once(request, {"owner": id}, make)
 
 
 @router.delete("/owners/me/data", status_code=204, response_class=Response)
