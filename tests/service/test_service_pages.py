@@ -1,5 +1,6 @@
 """The page: its words, what it escapes, who may see it, and that no record of a stranger breaks it."""
 
+import ast
 import json
 import re
 import time
@@ -307,9 +308,179 @@ def test_the_commonest_refusals_are_said_in_the_reader_s_language(
         assert expected in said
 
 
+def codes() -> set[str]:
+    """Every code of a problem that the service or what it asks raises, as the sources spell it."""
+    package = PAGES.parents[1]
+    paths = [*package.glob("service/**/*.py"), package / "errors.py", package / "datasets" / "columns.py"]
+    said: set[str] = {*("failed", "cancelled")}  # a dataset whose inspection ended without a word
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            said |= {
+                one.value
+                for part in _codes(node)
+                for one in ast.walk(part)
+                if isinstance(one, ast.Constant) and isinstance(one.value, str)
+            }
+    return {one for one in said if re.fullmatch(r"[a-z]+(-[a-z]+)*", one)}
+
+
+def _codes(node: ast.AST) -> Iterator[ast.expr]:
+    """The parts of an expression in which a code is spelt."""
+    match node:
+        case ast.Call(func=ast.Name(id="Problem"), args=[_, code, *_]):
+            yield code
+        case ast.Call(func=ast.Name(id="too_many") | ast.Attribute(attr="fail"), args=[code, *_]):
+            if not isinstance(code, ast.Subscript):
+                yield code
+        case ast.Assign(targets=[ast.Name(id="code")], value=code):
+            yield code
+        case ast.Dict(keys=keys, values=values):
+            named = zip(keys, values, strict=True)
+            yield from (
+                value
+                for key, value in named
+                if isinstance(key, ast.Constant) and key.value == "code" and not isinstance(value, ast.Dict)
+            )
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_code_of_a_problem_has_words(language: str) -> None:
+    found = codes() | {"method-not-allowed"}  # the framework's, by the name of its status
+    assert {"too-long", "name-taken", "killed-its-worker", "columns-unclear", "quota-exceeded"} < found
+    assert [one for one in sorted(found) if f"problem.{one}" not in read(language)] == []
+
+
+@pytest.mark.parametrize("code", ["in-use", "too-much-memory", "invalid-request"])
+def test_a_refusal_s_english_stands_beside_chinese_words(here: Service, code: str) -> None:
+    row = job(here, state="failed", result=None, problem={"code": code, "detail": "one thing seen"})
+    with visitor(here, language="zh") as client:
+        said = client.get(f"/jobs/{row.id}").text
+    assert read("zh")[f"problem.{code}.help"] in said
+    assert '<p lang="en" class="small quiet"><bdi>one thing seen</bdi></p>' in said
+
+
+RANKED: dict[str, Any] = {
+    "choice": "a",
+    "metric": "accuracy",
+    "rows": 40,
+    "sentence": "in English",
+    "baseline": {"value": 0.6, "low": 0.5, "high": 0.7},
+    "ahead": {"value": 0.3, "low": 0.2, "high": 0.4},
+    "sources": [
+        {"name": "a", "expected_accuracy": SCORE, "probability_best": 0.7},
+        {"name": HOSTILE, "expected_accuracy": {"value": None, "low": None, "high": None}},
+        {"name": "b", "expected_accuracy": SCORE, "probability_best": 0.3},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, ("rank.choice", "rank.ahead")),
+        ({"ahead": {"value": 0.1, "low": -0.1, "high": 0.3}}, ("rank.choice", "rank.perhaps")),
+        ({"ahead": {"value": -0.1, "low": -0.2, "high": 0.0}}, ("rank.choice", "rank.behind")),
+        ({"ahead": None, "sources": RANKED["sources"][:1]}, ("rank.only",)),
+        ({"choice": None}, ("rank.none",)),
+    ],
+)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_ranking_is_told_in_the_reader_s_language(
+    here: Service, language: str, changes: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    data = dataset(here)
+    row = job(here, kind="rank", result={**RANKED, **changes}, request={}, dataset_id=data.id)
+    with visitor(here, language=language) as client:
+        html = client.get(f"/jobs/{row.id}").text
+        learn = client.get(f"/datasets/{data.id}?source=b").text
+    said = Page(html).text
+    for key in expected:
+        fixed = re.split(r"\{\w+\}", read(language)[key])
+        assert all(part in said for part in fixed), key
+    assert "in English" not in said and "gnp" not in Page(html.partition("<h1")[2].partition("</h1>")[2]).text
+    assert f'href="/datasets/{data.id}?source=a#learn"' in html
+    assert 'value="b"' in learn and '<details id="advanced" open>' in learn
+
+
+ERRING = {
+    **FIT,
+    "classes": [
+        {"label": HOSTILE, "rows": 10, "precision": SCORE, "recall": {"value": 0.4}, "f1": 0.5},
+        {"label": "pear", "rows": 30, "precision": SCORE, "recall": {"value": 0.9}, "f1": 0.9},
+        {"label": "plum", "rows": 30, "precision": SCORE, "recall": {"value": 1.0}, "f1": 0.9},
+        {"label": "fig", "rows": 0, "precision": SCORE, "recall": {"value": None}, "f1": None},
+    ],
+    "confusions": [{"label": HOSTILE, "answer": "pear", "rows": 6}],
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_model_says_where_it_errs_and_what_to_do_now(here: Service, language: str) -> None:
+    words = Words(language)
+    row = model(here, ERRING, dataset_id=dataset(here).id)
+    with visitor(here, language=language) as client:
+        html = client.get(f"/models/{row.id}").text
+    said = Page(html).text
+    assert str(words("errors.title")) in said and str(words("verdict.helped.advice")) in said
+    assert said.index("40%") < said.index("90%")
+    advised = str(words("errors.advice", label="LABEL", share="40%", n=10)).split("LABEL")
+    assert all(part in said for part in advised)
+    assert "plum" not in said and "fig" not in said
+    assert str(words("model.warnings")) in said and str(words("warn.unlabelled", n=2)) in said
+    assert "<script>alert(1)" not in html.partition("</head>")[2]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"classes": 3}, {"classes": [{"label": 4}]}, {"confusions": ["x"]}, {"confusions": None}]
+)
+def test_nonsense_about_errors_takes_nothing_else_from_the_page(here: Service, changes: Any) -> None:
+    row = model(here, {**ERRING, **changes})
+    with visitor(here) as client:
+        said = client.get(f"/models/{row.id}").text
+    assert read("en")["verdict.helped.title"] in said and read("en")["errors.title"] not in said
+
+
+@pytest.mark.parametrize(("strategy", "advised"), [("probe", True), ("classical", False)])
+def test_what_was_compared_with_nothing_is_to_be_compared(
+    here: Service, strategy: str, advised: bool
+) -> None:
+    row = model(here, {**FIT, "verdict": None, "strategy": strategy})
+    with visitor(here) as client:
+        assert (read("en")["verdict.none.advice"] in client.get(f"/models/{row.id}").text) == advised
+
+
+def test_an_imported_model_s_job_shows_what_its_fit_said(here: Service) -> None:
+    row = job(here, kind="import", request={"name": "m"}, model_id=model(here).id)
+    with visitor(here) as client:
+        said = client.get(f"/jobs/{row.id}").text
+    assert read("en")["verdict.helped.title"] in said and read("en")["job.try"] in said
+
+
+def test_owners_are_listed_to_admins_alone(here: Service) -> None:
+    key_of(here, HOSTILE[:80])
+    with visitor(here) as client:
+        html = client.get("/settings").text
+    assert "&lt;script&gt;alert(1)" in html and 'id="new-owner"' in html
+    assert f'data-removes="{owner_of(here)}"' not in html  # nobody removes themselves here
+    with visitor(here, scope="write") as client:
+        html = client.get("/settings").text
+    assert "new-owner" not in html and "alert(1)" not in html
+
+
+def test_a_table_that_waits_for_its_columns_is_not_called_unusable(here: Service) -> None:
+    dataset(here, state="refused", inspection=None, problem={"code": "columns-unclear", "detail": "which?"})
+    with visitor(here) as client:
+        said = client.get("/datasets").text
+    assert (
+        read("en")["state.asks"] in said and read("en")["state.refused"] not in said.partition("</head>")[2]
+    )
+
+
 def test_a_table_s_columns_are_proposed_by_their_names(here: Service) -> None:
     columns = ["工单号", "工单内容", "问题类别"]
     assert likely(columns) == {"label": "问题类别", "text": "工单内容"}
+    assert likely(["工单号", "问题描述", "问题分类"]) == {"label": "问题分类", "text": "问题描述"}
+    assert likely(["Description", "Review text"])["text"] == "Review text"
     assert likely(["a", "b"]) == {}
     assert likely(["label text"]) == {"label": "label text"}
 
@@ -364,7 +535,8 @@ def test_pages_ask_to_sign_in(here: Service) -> None:
             if address.startswith("/sign-in"):
                 assert answer.status_code == 200
             else:
-                assert (answer.status_code, answer.headers["Location"]) == (303, "/sign-in")
+                to = "" if address == "/" else f"?to={address}"
+                assert (answer.status_code, answer.headers["Location"]) == (303, f"/sign-in{to}")
         assert client.get("/static/page.css").status_code == 200
         assert client.get("/static/..%2Froutes.py").status_code == 404
 
@@ -427,6 +599,9 @@ def test_who_may_only_ask_sees_no_forms_that_would_be_refused(here: Service) -> 
                 "delete",
                 "wipe",
                 "new-key",
+                "new-owner",
+                "model-file",
+                "compare",
             }, address
 
 

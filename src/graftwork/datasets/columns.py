@@ -21,6 +21,12 @@ _USUAL: dict[Role, tuple[str, ...]] = {
     "split": ("split",),
 }  # fmt: skip
 
+_PROPOSED: dict[Role, tuple[str, ...]] = {
+    "text": ("description", "subject", "comment", "feedback", "描述", "正文", "评论", "留言", "反馈", "标题"),
+    "label": ("tag", "分类", "类型", "标注"),
+}
+"""Found in names too, but only to propose them to somebody who then says so."""
+
 
 _LISTED, _LONG = 20, 60
 """Columns that a message names, and letters of each."""
@@ -98,12 +104,13 @@ def choose(table: Table, asked: Asked, labelled: bool = True) -> Roles:
 
 
 def likely(names: Sequence[str]) -> dict[Role, str]:
-    """The columns whose names hold a usual name of a label and of a text, such as 工单内容."""
+    """The columns whose names hold a name of a label and of a text, such as 工单内容; usual names first."""
     found: dict[Role, str] = {}
     for role in ("label", "text"):
-        for name in names:
-            if name not in found.values() and any(one in name.casefold() for one in _USUAL[role]):
-                found.setdefault(role, name)
+        for word in (*_USUAL[role], *_PROPOSED[role]):
+            for name in names:
+                if name not in found.values() and word in name.casefold():
+                    found.setdefault(role, name)
     return found
 
 

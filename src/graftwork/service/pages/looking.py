@@ -19,6 +19,7 @@ from graftwork.service.routes import datasets as dataset_routes
 from graftwork.service.routes import jobs as job_routes
 from graftwork.service.routes import keys as key_routes
 from graftwork.service.routes import models as model_routes
+from graftwork.service.routes import owners as owner_routes
 from graftwork.service.routes import usage as usage_routes
 from graftwork.sources.listing import listing
 
@@ -26,6 +27,7 @@ Shown = dict[str, Any]
 _SHORT = 6
 _PAGE = 48
 _GUESSED = frozenset({"invalid-data", "columns-unclear", "labels-unfit", "one-class"})
+_LISTED = 200
 _PLACEHOLDER = "YOUR_KEY"
 
 
@@ -57,7 +59,8 @@ def jobs(here: Service, caller: Caller, cursor: str | None) -> Shown:
     return {"items": _jobs(here, caller, found["items"]), "next": found["next_cursor"]}
 
 
-def dataset(t: Words, here: Service, caller: Caller, dataset_id: str) -> Shown:
+def dataset(t: Words, here: Service, caller: Caller, dataset_id: str, source: str) -> Shown:
+    """source: what the form proposes to build on."""
     data = dataset_routes.one(here, caller, dataset_id)
     found = data["inspection"] or {}
     problem = data["problem"] or {}
@@ -69,6 +72,7 @@ def dataset(t: Words, here: Service, caller: Caller, dataset_id: str) -> Shown:
         "can_choose": caller.may("write") and problem.get("code") in _GUESSED and _is_table(here, data),
         "columns": problem.get("columns") or [],
         "likely": likely(problem.get("columns") or []),
+        "source": source,
         "sources": _sources(data["kind"]) if data["state"] == "ready" else [],
         "strategies": _strategies(t),
         "jobs": _jobs(here, caller, _of_dataset(here, caller, data["id"])),
@@ -83,22 +87,26 @@ def job(t: Words, here: Service, caller: Caller, job_id: str) -> Shown:
         "job": {**found, "dataset": known["dataset"], "model": _alive(here, caller, found["model"])},
         "about": known["about"],
         "took": known["seconds"],
-        **_ranked(found),
-        **_told(t, found["result"] if found["kind"] == "fit" else None),
+        "ranking": None,
+        **_said(t, found),
     }
 
 
 def model(t: Words, here: Service, caller: Caller, model_id: str, address: str) -> Shown:
     found = model_routes.in_full(here, caller, model_id)
     known = here.models.find(caller, model_id)
+    told = _told(t, found["result"])
     dataset_id, corrections = found["dataset"], 0
+    warnings = telling.warnings(t, told["result"].dataset.model_dump()) if told["result"] else []
     if dataset_id is not None:
         try:
-            corrections = dataset_routes.one(here, caller, dataset_id)["corrections"]
+            data = dataset_routes.one(here, caller, dataset_id)
+            corrections, warnings = data["corrections"], telling.warnings(t, data["inspection"] or {})
         except Problem:  # the data it learnt from has been deleted since
             dataset_id = None
     return {
-        **_told(t, found["result"]),
+        **told,
+        "warnings": warnings,
         "model": {**found, "bytes": found["summary"].get("bytes")},
         "own": found["place"] == "service",
         "dataset": dataset_id,
@@ -117,10 +125,28 @@ def settings(here: Service, caller: Caller) -> Shown:
     totals.append(("uploaded_bytes", size(sum(day["uploaded_bytes"] for day in days))))
     totals.append(("job_seconds", duration(sum(day["job_seconds"] for day in days))))
     bounds, used = said["quotas"], said["used"]
+    owners = owner_routes.list_owners(here, caller, None, _LISTED) if caller.may("admin") else {}
     return {
-        "keys": key_routes.list_keys(here, caller, None, None, 200)["items"] if caller.may("write") else [],
+        "owners": owners.get("items", []),
+        "more_owners": owners.get("next_cursor") is not None,
+        "keys": key_routes.list_keys(here, caller, None, None, _LISTED)["items"]
+        if caller.may("write")
+        else [],
         "meters": [{"name": name, "used": amount, "most": bounds.get(name)} for name, amount in used.items()],
         "totals": totals,
+    }
+
+
+def _said(t: Words, job: Shown) -> Shown:
+    """What a job found, in words: of a fit or an import as `_told`, of a ranking its order."""
+    ranking = telling.Ranked.read(job["result"]) if job["kind"] == "rank" else None
+    if ranking is None:
+        return _told(t, job["result"] if job["kind"] in ("fit", "import") else None)
+    return {
+        "result": None,
+        "ranking": ranking,
+        "told": telling.ranking(t, ranking),
+        "axis": _axis(ranking.scores),
     }
 
 
@@ -129,12 +155,18 @@ def _told(t: Words, result: object) -> Shown:
     told = telling.read(result)
     if told is None:
         return {"result": None}
-    scores = [one["score"] for one in told.compared]
+    errors = telling.Errors.read(result)
     return {
         "result": told,
         "told": telling.sentence(t, told.verdict),
-        "axis": telling.axis((one.value, one.low, one.high) for one in scores),
+        "errors": errors,
+        "advice": telling.advice(t, told, errors),
+        "axis": _axis(one["score"] for one in told.compared),
     }
+
+
+def _axis(scores: Iterable[Any]) -> tuple[float, float]:
+    return telling.axis((one.value, one.low, one.high) for one in scores)
 
 
 def _card(one: Shown) -> Shown:
@@ -181,17 +213,6 @@ def _refit(here: Service, caller: Caller, model: Shown) -> Shown:
     except Problem:
         return plain
     return {**asked["request"], **plain} if asked["kind"] == "fit" else plain
-
-
-def _ranked(job: Shown) -> Shown:
-    """The sources that a ranking put in order, those without an estimate left out, and their axis."""
-    sources = (job["result"] or {}).get("sources", []) if job["kind"] == "rank" else []
-    ranked = [one for one in sources if (one.get("expected_accuracy") or {}).get("value") is not None]
-    scores = [one["expected_accuracy"] for one in ranked]
-    return {
-        "ranked": ranked,
-        "axis": telling.axis((one["value"], one.get("low"), one.get("high")) for one in scores),
-    }
 
 
 def _of_dataset(here: Service, caller: Caller, dataset_id: str) -> list[Shown]:

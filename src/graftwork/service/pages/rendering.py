@@ -3,7 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -70,6 +70,7 @@ def render(request: Request, template: str, *, status: int = 200, **values: Any)
         language=language,
         caller=getattr(request.state, "caller", None),
         here=request.url.path,
+        asked=lambda **more: f"?{urlencode({**request.query_params, **more})}",
         **values,
     )
     answer = HTMLResponse(shown, status, headers={"Vary": "Accept-Language, Cookie"})

@@ -15,9 +15,11 @@ from graftwork.service.middleware import bound_tries, cookie_name, field_of
 from graftwork.service.pages import looking
 from graftwork.service.pages.rendering import HERE, render
 from graftwork.service.pages.wording import Words, language_of
+from graftwork.service.returning import HOME, place
 
 router = APIRouter(include_in_schema=False)
 Who = Annotated[Caller, Depends(caller_of)]
+Source = Annotated[str, Query(max_length=200)]
 Cursor = Annotated[str | None, Query(max_length=200)]
 
 
@@ -57,8 +59,9 @@ def jobs(request: Request, here: Here, caller: Who, cursor: Cursor = None) -> Re
 
 
 @router.get("/datasets/{dataset}")
-def dataset(request: Request, here: Here, caller: Who, dataset: str) -> Response:
-    return render(request, "dataset.html", **looking.dataset(_words(request), here, caller, dataset))
+def dataset(request: Request, here: Here, caller: Who, dataset: str, source: Source = "auto") -> Response:
+    shown = looking.dataset(_words(request), here, caller, dataset, source)
+    return render(request, "dataset.html", **shown)
 
 
 @router.get("/jobs/{job}")
@@ -79,24 +82,25 @@ def settings(request: Request, here: Here, caller: Who) -> Response:
 
 @router.get("/sign-in")
 def sign_in_page(request: Request) -> Response:
-    return render(request, "sign_in.html", link=None, said=None)
+    return render(request, "sign_in.html", link=None, said=None, to=place(request.query_params.get("to")))
 
 
 @router.get("/sign-in/{link}")
 def link_page(request: Request, link: str) -> Response:
     """A button only: what previews or prefetches a link must not spend it."""
-    return render(request, "sign_in.html", link=link, said=None)
+    return render(request, "sign_in.html", link=link, said=None, to=HOME)
 
 
 @router.post("/sign-in")
 async def sign_in(request: Request, here: Here) -> Response:
     # read by our own few words: a multipart form would be read in whatever charset it names
-    return await _enter(request, here, field_of(await request.body(), "key").strip(), None)
+    said = await request.body()
+    return await _enter(request, here, field_of(said, "key").strip(), None, place(field_of(said, "to")))
 
 
 @router.post("/sign-in/{link}")
 async def enter_by_link(request: Request, here: Here, link: str) -> Response:
-    return await _enter(request, here, link, link)
+    return await _enter(request, here, link, link, HOME)
 
 
 @router.post("/sign-out")
@@ -110,13 +114,14 @@ def sign_out(request: Request, here: Here) -> Response:
     return answer
 
 
-async def _enter(request: Request, here: Here, secret: str, link: str | None) -> Response:
+async def _enter(request: Request, here: Here, secret: str, link: str | None, to: str) -> Response:
+    """to: a page of this site."""
     token = await run_in_threadpool(security.open_session, here.database, secret)
     if token is None:
         bound_tries(here, request.scope)
         said = _words(request)("sign_in.wrong" if link is None else "sign_in.spent")
-        return render(request, "sign_in.html", status=403, link=None, said=said)
-    answer = RedirectResponse("/", 303)
+        return render(request, "sign_in.html", status=403, link=None, said=said, to=to)
+    answer = RedirectResponse(to, 303)
     security.set_cookie(answer, token, secure=_is_secure(request))
     return answer
 

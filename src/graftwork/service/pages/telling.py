@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from markupsafe import Markup
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from graftwork.records import Metric
 from graftwork.report.words import isolated, level, percent, points
@@ -16,6 +16,8 @@ _UNBALANCED = 3.0
 _ELONGATED = 0.2
 _PARTS = ("train", "validation", "test")
 _LISTED = 5
+_WEAK = 0.8
+"""A class of which less than this share is recognised is worth more examples."""
 _LEAST = 0.0005
 """Below this a difference is written as 0.0 points."""
 
@@ -151,6 +153,9 @@ class Summary(BaseModel):
 
 class _Dataset(BaseModel):
     splits: dict[str, int]
+    rows: int | None = None
+    unlabelled: int = 0
+    unreadable: int = 0
 
 
 class Told(BaseModel):
@@ -188,6 +193,126 @@ class Told(BaseModel):
             for name, scores, is_ours in named
             if self.metric in scores and scores[self.metric].value is not None
         ]
+
+
+class _Class(BaseModel):
+    label: str
+    rows: int
+    recall: _Score
+
+
+class _Confusion(BaseModel):
+    label: str
+    answer: str
+    rows: int
+
+
+class Errors(BaseModel):
+    """Where a model errs, by the fit's JSON; empty where that says nothing of it, or nonsense."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    classes: list[_Class] = []
+    confusions: list[_Confusion] = []
+
+    @classmethod
+    def read(cls, result: object) -> "Errors":
+        try:
+            return cls.model_validate(result)
+        except ValidationError:
+            return cls()
+
+    @property
+    def weakest(self) -> list[tuple[str, float, int]]:
+        """(label, share that was recognised, rows) of the classes recognised least, the worst first."""
+        known = [
+            (one.label, one.recall.value, one.rows)
+            for one in self.classes
+            if one.rows and one.recall.value is not None and one.recall.value < 1
+        ]
+        return sorted(known, key=lambda one: (one[1], -one[2]))[:_LISTED]
+
+    @property
+    def pairs(self) -> list[_Confusion]:
+        return self.confusions[:_LISTED]
+
+
+class _Source(BaseModel):
+    name: str
+    expected_accuracy: _Score
+    probability_best: float | None = None
+
+
+class Ranked(BaseModel):
+    """What the page shows of a ranking's JSON; sources without an estimate are left out."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    choice: str | None
+    metric: Metric
+    rows: int
+    sources: list[_Source]
+    baseline: _Score | None = None
+    ahead: _Score | None = None
+
+    @field_validator("sources")
+    @classmethod
+    def _estimated(cls, said: list[_Source]) -> list[_Source]:
+        return [one for one in said if one.expected_accuracy.value is not None]
+
+    @classmethod
+    def read(cls, result: object) -> "Ranked | None":
+        """None where it is no ranking."""
+        try:
+            return cls.model_validate(result)
+        except ValidationError:
+            return None
+
+    @property
+    def scores(self) -> list[_Score]:
+        others = [self.baseline] if self.baseline is not None and self.baseline.value is not None else []
+        return [*(one.expected_accuracy for one in self.sources), *others]
+
+
+def ranking(t: Words, found: Ranked) -> Markup:
+    """What a ranking found, as `graft rank` puts it."""
+    first = next((one for one in found.sources if one.name == found.choice), None)
+    if first is None:
+        return t("rank.none")
+    said = [
+        t(
+            "rank.choice",
+            metric=t(f"metric.{found.metric}"),
+            value=percent(first.expected_accuracy.value or 0.0),
+            of=len(found.sources),
+            chance="> 99%"
+            if (first.probability_best or 0) > 0.99
+            else percent(first.probability_best or 0, 0),
+        )
+        if len(found.sources) > 1
+        else t(
+            "rank.only",
+            metric=t(f"metric.{found.metric}"),
+            value=percent(first.expected_accuracy.value or 0.0),
+        )
+    ]
+    ahead = found.ahead
+    if ahead is not None and None not in (ahead.value, ahead.low, ahead.high):
+        value, low, high = ahead.value or 0.0, ahead.low or 0.0, ahead.high or 0.0
+        how = "rank.behind" if value <= 0 else "rank.ahead" if low > 0 else "rank.perhaps"
+        said.append(t(how, points=points(value), low=points(low), high=points(high)))
+    return Markup(" ").join(said)
+
+
+def advice(t: Words, told: Told, errors: Errors) -> list[Markup]:
+    """What to do now that it has learnt."""
+    said = []
+    if told.verdict is not None:
+        said.append(t(f"verdict.{told.verdict.outcome}.advice"))
+    elif told.strategy not in ("classical", "scratch"):
+        said.append(t("verdict.none.advice"))
+    for label, share, rows in errors.weakest[:1]:
+        if share < _WEAK:
+            said.append(t("errors.advice", label=isolated(label, 60), share=percent(share, 0), n=rows))
+    return said
 
 
 def axis(scores: Iterable[tuple[float, float | None, float | None]]) -> tuple[float, float]:

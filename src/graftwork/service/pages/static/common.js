@@ -88,7 +88,7 @@ export function tell(where, error) {
   }
   if (error.status === 401) {
     const line = document.createElement("p"), link = document.createElement("a");
-    link.href = "/sign-in"; link.textContent = t("problem.unauthorized");
+    link.href = `/sign-in?to=${encodeURIComponent(location.pathname + location.search)}`; link.textContent = t("problem.unauthorized");
     line.append(link); where.append(line);
   }
   where.scrollIntoView({ block: "nearest" });

@@ -4,6 +4,8 @@ import { ask, at, attempt, confirms, knows, t } from "./common.js";
 const data = at("dataset").dataset;
 const path = `/v1/datasets/${data.id}`;
 
+function say(what) { if (at("looking").textContent !== what) at("looking").textContent = what; }
+
 async function wait() {
   for (let pause = 300; ; pause = Math.min(2000, pause * 1.3)) {
     await new Promise((resolve) => setTimeout(resolve, pause));
@@ -11,9 +13,10 @@ async function wait() {
       const now = await ask("GET", path);
       if (now.state !== "inspecting") return location.reload();
       if (!data.job) continue;
-      const { progress } = await ask("GET", `/v1/jobs/${data.job}`);
+      const { state, progress } = await ask("GET", `/v1/jobs/${data.job}`);
+      if (state === "queued") say(t("now.queued"));
       if (!progress) continue;
-      if (knows(`stage.${progress.stage}`)) at("looking").textContent = t(`stage.${progress.stage}`);
+      if (knows(`stage.${progress.stage}`)) say(t(`stage.${progress.stage}`));
       if (progress.total) { at("looking-bar").max = progress.total; at("looking-bar").value = progress.done; }
     } catch (error) {
       if (error.status === 404 || error.status === 401) return location.reload();
@@ -47,5 +50,10 @@ at("fit")?.addEventListener("submit", (event) => {
     location.assign(`/jobs/${job.id}`);
   });
 });
+
+at("compare")?.addEventListener("click", (event) => attempt(event.currentTarget, at("fit-wrong"), async () => {
+  const job = await ask("POST", "/v1/jobs", { kind: "rank", dataset: data.id });
+  location.assign(`/jobs/${job.id}`);
+}));
 
 confirms("delete", async () => { await ask("DELETE", path); location.replace("/datasets"); });

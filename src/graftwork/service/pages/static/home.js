@@ -1,22 +1,15 @@
 // Bringing data: one archive or table, a folder of class folders, or files picked class by class.
 import { ask, at, attempt, Refused, size, t, takes, tell, upload, visible } from "./common.js";
+import { announce, bringModel, busy, isBusy, isModel } from "./bringing.js";
 
 const ALONE = /\.(zip|csv|tsv|jsonl|ndjson|json|parquet|pq)$/i;
 const SHEET = /\.(xlsx?|xlsm|ods|et|numbers)$/i;
 const TOGETHER = 4;  // uploads at once
 const drop = at("drop");
 
-function busy(what, much, share) {
-  at("busy").hidden = what === null;
-  if (what === null) return;
-  if (at("busy-what").textContent !== what) at("busy-what").textContent = what;
-  at("busy-much").textContent = much;
-  if (share === null) at("busy-bar").removeAttribute("value"); else at("busy-bar").value = share;
-}
-
 /** Upload all, then make a dataset of them and go there. files: [{file, label or null}]. */
 async function bring(name, files, where, button) {
-  if (!at("busy").hidden) return;
+  if (isBusy()) return;
   const done = await attempt(button, where, async () => {
     const total = files.reduce((sum, one) => sum + one.file.size, 0) || 1;
     const sent = new Array(files.length).fill(0);
@@ -26,7 +19,7 @@ async function bring(name, files, where, button) {
       const what = files.length === 1 ? t("uploading", { name: visible(files[0].file.name) }) : t("uploading.many", { done: finished, total: files.length });
       busy(what, `${size(Math.min(sum, total))} / ${size(total)}`, Math.min(1, sum / total));
     };
-    at("busy-said").textContent = files.length === 1 ? t("uploading", { name: visible(files[0].file.name) }) : t("uploading.many", { done: 0, total: files.length });
+    announce(files.length === 1 ? t("uploading", { name: visible(files[0].file.name) }) : t("uploading.many", { done: 0, total: files.length }));
     const kept = new Array(files.length);
     let next = 0;
     told();
@@ -39,8 +32,8 @@ async function bring(name, files, where, button) {
         told();
       }
     }));
-    busy(t("checking"), "", null);
-    at("busy-said").textContent = t("checking");
+    busy(t("checking"));
+    announce(t("checking"));
     const made = await ask("POST", "/v1/datasets", { ...(name ? { name } : {}), files: kept });
     location.assign(`/datasets/${made.id}`);
   });
@@ -88,6 +81,8 @@ takes(drop, async (files, dragged) => {
     if (SHEET.test(file.name)) return slip("drop.sheet", { name: visible(file.name) });
     return slip("drop.type", { name: visible(file.name) });
   }
+  if (isBusy()) return;
+  if (await isModel(file)) return bringModel(file, at("drop-wrong"));
   bring(null, [{ file, label: null }], at("drop-wrong"), null);
 });
 
