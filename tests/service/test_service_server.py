@@ -10,6 +10,7 @@ import threading
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -19,6 +20,8 @@ from typer.testing import CliRunner
 import graftwork as gw
 import tiny_server
 from graftwork.cli import app
+from graftwork.errors import ArtefactError
+from graftwork.service.server import _warm
 from graftwork.service.settings import Settings
 from tiny_server import PATIENCE_S, wait_for
 
@@ -81,6 +84,20 @@ def test_it_says_where_it_is_and_answers_for_what_lies_there(root: Path, home: P
         finally:
             process.terminate()
         assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_damaged_artefact_does_not_keep_its_network_from_being_loaded_ahead(tmp_path: Path) -> None:
+    asked = []
+
+    def warm(folders: list[Path]) -> None:
+        asked.extend(folders)
+        if folders == [tmp_path / "bad"]:
+            raise ArtefactError("its SHA-256 is not the manifest's")
+
+    found = [SimpleNamespace(folder=tmp_path / name, fingerprint="f") for name in ("bad", "good", "other")]
+    models, serving = SimpleNamespace(of=lambda caller: found), SimpleNamespace(warm=warm)
+    _warm(SimpleNamespace(models=models, serving=serving))
+    assert asked == [tmp_path / "bad", tmp_path / "good"]
 
 
 def test_a_second_server_of_the_same_folder_is_refused_in_one_line(tmp_path: Path, home: Path) -> None:

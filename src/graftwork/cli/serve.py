@@ -1,5 +1,7 @@
 """`graft serve`: the HTTP API and the page, for the artefacts of a folder; `graft key`: who may ask it."""
 
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -85,6 +87,7 @@ def serve(
                 quiet=quiet,
             )
 
+    logging.basicConfig(format=f"%(asctime)s server {os.getpid()}: %(message)s")  # as its workers have it
     server.serve(settings, ready)
 
 

@@ -36,8 +36,8 @@ def grant(settings: Settings, owner: str, name: str, scope: Scope, seconds: floa
             raise RequestError(f"the name {said!r} seen; expected up to 100 visible characters on one line")
     is_first = not settings.home.exists()
     home.prepare(settings)
+    home.require_same(settings)
     with closing(Database(settings.url)) as database:
-        home.require_same(settings, database.shown)
         migrate(database)
         with database.write() as session:
             found = session.scalar(select(Owner).where(Owner.name == owner))

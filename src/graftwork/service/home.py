@@ -40,17 +40,22 @@ def only_one(settings: Settings, database: str) -> Iterator[None]:
                 f"{settings.root} is served already (process {process or 'unknown'}); "
                 "end that server first, or serve another folder"
             ) from error
+        require_same(settings)
         handle.truncate(0)
         handle.write(f"{os.getpid()}\n{database}\n")
         handle.flush()
         yield
 
 
-def require_same(settings: Settings, database: str) -> None:
-    """Raise RequestError where the service of ROOT keeps its records in another database than this one."""
+def require_same(settings: Settings) -> None:
+    """Raise RequestError where --database was forgotten: all would seem lost, and begin anew in SQLite."""
     _, noted = _noted(settings)
-    if noted and noted != database and settings.database is None:
-        raise RequestError(f"the service of {settings.root} keeps its keys in {noted}; give it as --database")
+    # SQLite's lies under ROOT, which may have been moved
+    if settings.database is None and noted and not noted.startswith("sqlite"):
+        raise RequestError(
+            f"the service of {settings.root} keeps its records in {noted}; give it as --database, "
+            f"or delete {_lock(settings)} to begin anew"
+        )
 
 
 def _noted(settings: Settings) -> tuple[str, str]:

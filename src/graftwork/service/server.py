@@ -34,6 +34,8 @@ KEEP_S = 30
 """How long a silent connection is kept."""
 FLUSH_S = 1.0
 SWEEP_S = 3600.0
+WARMED = 3
+"""How many artefacts are tried at the start for the network that they share; one may be damaged."""
 BACKLOG = 2048
 FILES = 65_536
 LOG = logging.getLogger("graftwork.service")
@@ -163,10 +165,13 @@ def _warm(service: Service) -> None:
     if not found:
         return
     shared = Counter(one.fingerprint for one in found).most_common(1)[0][0]
-    try:
-        service.serving.warm([next(one.folder for one in found if one.fingerprint == shared)])
-    except GraftworkError as error:  # whoever asks for it hears the same
-        LOG.warning("not loaded ahead of its first use: %s", error)
+    for one in [one for one in found if one.fingerprint == shared][:WARMED]:
+        try:
+            service.serving.warm([one.folder])
+        except GraftworkError as error:  # whoever asks for it hears the same
+            LOG.warning("not loaded ahead of its first use: %s", error)
+        else:
+            return
 
 
 @contextmanager
