@@ -178,3 +178,20 @@ def test_a_database_that_cannot_be_reached_is_said_in_a_line_without_the_passwor
         migrate(database)
     assert "cannot be" in str(raised.value)
     assert "secret" not in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_no_database_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "a.db").write_text("no database, but longer than the header of one would be" * 3)
+    with pytest.raises(WorkError, match="not a database") as raised:
+        migrate(Database(f"sqlite:///{tmp_path / 'a.db'}"))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_database_that_another_program_holds_is_said_to_be_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graftwork.service.database.connect.BUSY_S", 0.0)
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    holder, waiter = Database(url), Database(url)
+    with holder.connect(), pytest.raises(WorkError, match="locked"):
+        migrate(waiter)

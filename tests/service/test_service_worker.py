@@ -190,6 +190,29 @@ def test_a_cancel_ends_work_that_does_not_listen_and_all_it_started(
     until(lambda: all(is_gone(one) for one in processes), "the end of the job's processes")
 
 
+@once
+def test_a_cancel_does_not_wait_for_imports(
+    database: Database, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lasting = tmp_path / "import"
+    lasting.touch()
+    monkeypatch.setenv("TOY_IMPORT", str(lasting))
+    start()
+    job = ask(database, "answer")
+    until(lambda: job_of(database, job).state == "running", "the job claimed")
+    queue.cancel(database, job)
+    assert ended(database, job).state == "cancelled"
+    lasting.unlink()
+    assert ended(database, ask(database, "answer")).state == "succeeded"
+
+
+@once
+def test_a_database_that_is_away_too_long_is_no_kill(database: Database, start: Start) -> None:
+    start()
+    job = ended(database, ask(database, "lose the database"))
+    assert (job.state, job.attempt, job.kills) == ("succeeded", 2, 0)
+
+
 def test_a_cancel_is_due_within_five_seconds() -> None:
     assert worker.LOOK_S + nursery.GRACE_S < 4.0
 

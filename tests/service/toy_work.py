@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import OperationalError
+
 from graftwork.errors import RequestError, WorkError
 from graftwork.records import Progress
 from graftwork.service.database.tables import Job
@@ -17,7 +19,9 @@ from graftwork.service.problems import Problem
 
 
 def warm() -> Iterator[None]:
-    """Nothing to import, slowly."""
+    """Nothing to import, slowly; in one step as long as TOY_IMPORT is there."""
+    while Path(os.environ.get("TOY_IMPORT", "/none")).exists():
+        time.sleep(0.01)
     while not Path(os.environ.get("TOY_WARM", "/")).exists():
         time.sleep(0.01)
         yield
@@ -76,6 +80,12 @@ def _die(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _lose_the_database(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
+    if job.attempt == 1:
+        raise OperationalError("SELECT 1", None, Exception("the server closed the connection"))
+    desk.finish({"attempt": job.attempt})
+
+
 def _swell(job: Job, desk: Desk, asked: dict[str, Any]) -> None:
     held = [os.urandom(1) * 20_000_000 for _ in range(25)]
     time.sleep(600)
@@ -109,6 +119,7 @@ DOINGS = {
     "never listen": _never_listen,
     "only first": _only_first,
     "die": _die,
+    "lose the database": _lose_the_database,
     "swell": _swell,
     "raise": _raise,
     "nothing": _nothing,

@@ -1,11 +1,11 @@
 """Connections: SQLite for one machine, PostgreSQL by its URL; the same tables and code on both."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 from sqlalchemy.orm import Session, sessionmaker
 
 from graftwork.errors import RequestError, WorkError
@@ -50,15 +50,18 @@ class Database:
 
     @contextmanager
     def connect(self) -> Iterator[Connection]:
-        """A connection in one writing transaction; raises WorkError where the server cannot be reached."""
-        try:
-            connection = self.engine.connect().execution_options(**{WRITES: True})
-        except OperationalError as error:
-            raise WorkError(
-                f"the database {self.shown} cannot be opened ({_first_line(error.orig)}); "
-                "check its address, or leave --database out to use SQLite"
-            ) from None  # the driver's own text may repeat the password
-        with connection, connection.begin():
+        """A connection in one writing transaction; raises WorkError where the database cannot be opened."""
+        with ExitStack() as opened:
+            try:
+                connection = opened.enter_context(self.engine.connect())
+                connection = connection.execution_options(**{WRITES: True})
+                opened.enter_context(connection.begin())
+            except DatabaseError as error:  # no database at all, not only one that does not answer
+                hint = "put a backup back" if self.is_sqlite else "leave --database out to use SQLite"
+                raise WorkError(
+                    f"the database {self.shown} cannot be opened ({_first_line(error.orig)}); "
+                    f"check its address, or {hint}"
+                ) from None  # the driver's own text may repeat the password
             yield connection
 
     def close(self) -> None:

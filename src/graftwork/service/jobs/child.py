@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TextIO
 
+from sqlalchemy.exc import OperationalError
+
 from graftwork.errors import GraftworkError, RequestError
 from graftwork.service.database import Database
 from graftwork.service.database.tables import Job, Owner
@@ -29,6 +31,8 @@ from graftwork.service.settings import Settings, from_json
 NICENESS = 5
 """Of the warm process, and twice that of a job's: predictions go first."""
 CHECKPOINT_S = "5"
+UNREACHABLE = 75
+"""Exit status of a job's process that ends because the database cannot be asked: no fault of the job."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -102,7 +106,7 @@ def _begin(parent: int) -> None:
 
 
 def _attempt(work: ModuleType, settings: Settings, job_id: str, attempt: int) -> int:
-    """Do the job; the exit status: 0 where the database knows how it ended."""
+    """Do the job; the exit status: 0 where the database knows how it ended, or UNREACHABLE."""
     try:
         database = Database(settings.url)
         with database.read() as session:
@@ -118,6 +122,9 @@ def _attempt(work: ModuleType, settings: Settings, job_id: str, attempt: int) ->
         return 0
     except queue.Lost:
         return 0
+    except OperationalError as error:
+        print(f"the database cannot be asked: {error.orig}", file=sys.stderr)
+        return UNREACHABLE
     except BaseException:
         traceback.print_exc()
         return 1
@@ -130,7 +137,7 @@ def _do(work: ModuleType, job: Job, desk: Desk) -> None:
         work.run(job, desk)
         if desk.ended is None:
             desk.fail("internal-error", "the work ended without a result; see the service's log")
-    except queue.Lost:
+    except (queue.Lost, OperationalError):
         raise
     except (Exception, SystemExit) as error:
         if desk.ended is not None:

@@ -34,8 +34,9 @@ class Nursery:
             start_new_session=True,
         )
         self._rest = b""
+        self._late = 0.0
         self.process: int | None = None
-        """Of the job that is under way."""
+        """Of the job that is under way, once it has begun."""
         self._say(told)
 
     def wait(self, seconds: float) -> bool:
@@ -52,36 +53,43 @@ class Nursery:
         return self._warm.poll() is None
 
     def begin(self, job_id: str, attempt: int) -> None:
-        """Start the process of a job."""
+        """Ask for the process of a job; it may have to wait for an import."""
         assert self.process is None
         self._say({"job": job_id, "attempt": attempt})
-        said = self._heard(READY_S)
-        if said is not None and "process" in said:
-            self.process = said["process"]
+        self._late = time.monotonic() + READY_S
 
     def ended(self, seconds: float) -> int | None:
-        """The exit status of the job's process, waited for so long; None while it runs."""
-        if self.process is None:
-            return DIED
+        """The exit status of the job's process, waited for so long; None while it runs or has not begun."""
         said = self._heard(seconds)
-        if said is None:
+        if said is not None and "process" in said:
+            self.process = said["process"]
+            return None
+        if said is None and (self.process is not None or time.monotonic() < self._late):
             return None
         self._end_group(signal.SIGKILL)  # what it may have started and left
         self.process = None
+        if said is None:
+            self.close()  # whatever holds it up, it is not asked again
+            return DIED
         return int(said.get("status", DIED))
 
     def stop(self) -> None:
         """End the job's process: asked first, made after GRACE_S."""
         for number, seconds in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, 10.0)):
+            if self.process is None:
+                break
             self._end_group(number)
             until = time.monotonic() + seconds
             while (left := until - time.monotonic()) > 0:
                 if self.ended(left) is not None:
                     return
-        self.close()  # the kernel has not ended it within ten seconds; it dies with its parent
+        # it has not begun, and need not; or the kernel has not ended it within ten seconds: with its parent
+        self.close()
 
     def memory(self) -> int:
         """Bytes that the job's process and those it started hold."""
+        if self.process is None:
+            return 0
         total = 0
         with suppress(psutil.Error):
             job = psutil.Process(self.process)

@@ -159,13 +159,13 @@ def cancel(database: Database, job_id: str) -> JobState:
         return cast(JobState, job.state)
 
 
-def release(database: Database, job_id: str, attempt: int) -> JobState:
-    """Give the job back unfinished, because the worker ends and not because of the job; raises Lost."""
+def release(database: Database, job_id: str, attempt: int, why: str = "the service was stopped") -> JobState:
+    """Give the job back unfinished, for a reason that is not the job's; raises Lost."""
     with database.write() as session:
         job = _held(session, job_id, attempt)
         if job.state == "cancelling":
             return _end(session, job, "cancelled")
-        return _requeue(session, job, "the service was stopped")
+        return _requeue(session, job, why)
 
 
 def died(database: Database, job_id: str, attempt: int, how: str) -> JobState:

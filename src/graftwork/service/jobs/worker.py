@@ -21,6 +21,7 @@ from graftwork.errors import WorkError
 from graftwork.service.database import Database
 from graftwork.service.database.tables import TERMINAL, Job
 from graftwork.service.jobs import names, queue
+from graftwork.service.jobs.child import UNREACHABLE
 from graftwork.service.jobs.nursery import Nursery
 from graftwork.service.settings import from_json
 
@@ -122,6 +123,9 @@ class Worker:
                 return queue.finish(self.database, job.id, job.attempt, problem=verdict)
             if verdict is not None:
                 return queue.release(self.database, job.id, job.attempt)
+            if status == UNREACHABLE:
+                why = "the database could not be asked"
+                return queue.release(self.database, job.id, job.attempt, why)
             return queue.died(self.database, job.id, job.attempt, _how(status))
         except queue.Lost:  # as a rule because the job's process has ended it itself
             with self.database.read() as session:
