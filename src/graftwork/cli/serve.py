@@ -141,7 +141,10 @@ def _address(said: str | None) -> str | None:
         return None
     parts = urlsplit(said)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
-        raise RequestError(f"--address {said!r} is no address of a site; expected https://graft.example.org")
+        raise RequestError(
+            f"--address {said!r} is no address of a site; expected one without a path, as "
+            "https://graft.example.org"
+        )
     return said.rstrip("/")
 
 
