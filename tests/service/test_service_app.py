@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -17,6 +18,7 @@ from graftwork.service.app import create_app
 from graftwork.service.bodies import Body, Held
 from graftwork.service.context import Service
 from graftwork.service.metrics import FIGURES
+from graftwork.service.middleware import TURN_S
 from graftwork.service.problems import Problem
 from graftwork.service.settings import Limits
 from graftwork.service.strict import DEPTH, loads
@@ -50,6 +52,11 @@ async def post_raw(request: Request) -> dict[str, int]:
 @toys.get("/toys/broken")
 def get_broken() -> None:
     raise KeyError("a secret of ours")
+
+
+@toys.get("/toys/turn")
+def get_turn() -> float:
+    return sys.getswitchinterval()
 
 
 @pytest.fixture
@@ -303,6 +310,13 @@ def test_predictions_go_past_the_router_and_are_guarded_and_counted_all_the_same
 def test_what_is_not_there_is_told_with_the_list_of_what_is(client: Any, path: str) -> None:
     told = problem_in(client.get(f"/v1/{path}"), 404, "not-found")["detail"]
     assert client.get(told.rpartition(" ")[2]).status_code == 200
+
+
+def test_what_is_no_prediction_lets_predictions_through_in_short_turns(client: Any) -> None:
+    usual = sys.getswitchinterval()
+    assert client.get("/v1/toys/turn").json() == pytest.approx(TURN_S)
+    assert client.get("/v1/toys/broken").status_code == 500
+    assert sys.getswitchinterval() == usual
 
 
 def test_the_document_is_shown_to_whoever_has_a_key(service: Service, client: Any) -> None:

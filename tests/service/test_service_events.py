@@ -12,8 +12,10 @@ import pytest
 from sqlalchemy import event
 
 from graftwork.service.context import Service
+from graftwork.service.erasing import erase
 from graftwork.service.jobs import queue
 from graftwork.service.routes import jobs
+from graftwork.service.security import close_session, digest, open_session
 from graftwork.service.shapes import Events
 from graftwork.service.watching import Watch
 from tiny_listening import listening
@@ -64,6 +66,14 @@ def read(text: str) -> list[dict[str, Any]]:
     return found
 
 
+def stream_of(
+    service: Service, job: Any, watch: Watch | None = None, owner: str = "ann"
+) -> AsyncIterator[str]:
+    """What a new key of the owner's hears after the third event."""
+    hashed = digest(key_of(service, owner))
+    return jobs._stream(service, watch or Watch(service.database), job.id, 3, hashed)
+
+
 async def gathered(stream: AsyncIterator[str], count: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     async for text in stream:
@@ -109,9 +119,7 @@ def test_a_stream_is_taken_up_after_the_last_event_that_came(service: Service, a
 def test_many_listeners_hear_what_happens_while_they_listen(service: Service, job: Any) -> None:
     async def listen() -> list[list[dict[str, Any]]]:
         watch = Watch(service.database)
-        listeners = [
-            asyncio.create_task(gathered(jobs._stream(service, watch, job.id, 3), 2)) for _ in range(100)
-        ]
+        listeners = [asyncio.create_task(gathered(stream_of(service, job, watch), 2)) for _ in range(100)]
         await asyncio.sleep(0.05)
         await asyncio.to_thread(queue.tell, service.database, job.id, job.attempt, "remark", {"note": "x"})
         await asyncio.to_thread(end, service, job)
@@ -147,7 +155,7 @@ def test_waiting_listeners_share_one_look_and_hold_no_connection(service: Servic
 
 def test_a_stream_ends_when_the_server_does_and_when_its_job_goes(service: Service, job: Any) -> None:
     async def listen(change: Any) -> list[str]:
-        stream = jobs._stream(service, Watch(service.database), job.id, 3)
+        stream = stream_of(service, job)
         heard: list[str] = []
 
         async def collect() -> None:
@@ -176,6 +184,41 @@ def test_a_stream_ends_when_the_server_does_and_when_its_job_goes(service: Servi
             session.execute(deletion(Job))
 
     assert len(asyncio.run(listen(delete))) == 1
+
+
+def test_a_stream_ends_with_the_key_the_session_or_the_owner_that_opened_it(
+    service: Service, ann: Any, job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "BEAT_S", 3600.0)  # one that does not end is silent, and read in vain
+
+    def revoke(headers: dict[str, str]) -> None:
+        mine = next(one for one in ann.get("/v1/keys").json()["items"] if one["name"] == "to be revoked")
+        assert ann.delete(f"/v1/keys/{mine['id']}").status_code == 204
+
+    def sign_out(headers: dict[str, str]) -> None:
+        session = headers["Cookie"].partition("=")[2]
+        close_session(service.database, session)
+        service.passes.forget(hash=digest(session))
+
+    def delete_owner(headers: dict[str, str]) -> None:
+        erase(service, caller_of(service).owner_id, owner_too=True)
+
+    made = ann.post("/v1/keys", json={"name": "to be revoked", "scope": "predict"}).json()["key"]
+    session = open_session(service.database, key_of(service))
+    for headers, over in (
+        ({"Authorization": f"Bearer {made}"}, revoke),
+        ({"Cookie": f"graftwork={session}"}, sign_out),
+        ({"Authorization": f"Bearer {key_of(service)}"}, delete_owner),
+    ):
+        with (
+            listening(service) as url,
+            httpx.Client(base_url=url, headers={**headers, **STREAM}, timeout=60) as client,
+            client.stream("GET", f"/v1/jobs/{job.id}/events") as stream,
+        ):
+            lines = stream.iter_lines()
+            assert next(lines).startswith("retry")
+            over(headers)
+            assert not any("ending" in line for line in lines)  # it ends: nobody else has ended anything
 
 
 def test_one_owner_holds_so_many_streams_and_no_more(
@@ -208,7 +251,7 @@ def test_a_silent_stream_says_that_it_lives(
     monkeypatch.setattr(jobs, "TICK_S", 0.01)
 
     async def listen() -> str:
-        stream = jobs._stream(service, Watch(service.database), job.id, 3)
+        stream = stream_of(service, job)
         assert (await anext(stream)).startswith("retry: ")
         return await asyncio.wait_for(anext(stream), PATIENCE_S)
 

@@ -8,6 +8,7 @@ import itertools
 import logging
 import re
 import secrets
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
@@ -39,6 +40,10 @@ WRONG_KEYS = 60
 """Unknown keys and sign-ins that one address may try in a minute."""
 GONE = 499
 """Counted for a client that left before it was answered; nobody is sent it."""
+TURN_S = 0.0005
+"""How long a thread keeps Python's lock from others that wait for it while anything but predictions is being
+answered: what writes to the database must not hold up each of the many steps that a prediction takes."""
+_USUAL_S = sys.getswitchinterval()
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -70,6 +75,7 @@ class Front:
         limits = service.settings.limits
         self._body, self._upload, self._idle = limits.body, limits.upload, limits.idle
         self._held = Held(limits.bodies)
+        self._others = 0
         settings = service.settings
         behind = urlsplit(settings.address or "").hostname
         self._hosts = {*LOOPBACK, behind} if settings.host in LOOPBACK else None
@@ -89,7 +95,9 @@ class Front:
         state = scope.setdefault("state", {})
         state["request_id"] = answer.request_id
         quick = None
+        other = (scope["method"], scope["path"]) not in self._quick
         try:
+            self._take_turns(other)
             _require_length(headers, most)
             early = await self._let_in(scope, headers, state, body)
             quick = self._quick.get((scope["method"], scope["path"])) if early is None else None
@@ -101,10 +109,17 @@ class Front:
             await self._failed(error, scope, body, answer)
         finally:
             body.release()
+            self._take_turns(-other)
             route = scope["path"] if quick else getattr(scope.get("route"), "path", "none")
             self._service.metrics.request(
                 scope["method"], route, answer.status, time.perf_counter() - started
             )
+
+    def _take_turns(self, more: int) -> None:
+        """more: 1 where what is not a prediction begins, -1 where it ends."""
+        if more:
+            self._others += more
+            sys.setswitchinterval(TURN_S if self._others else _USUAL_S)
 
     def _most(self, path: str) -> int:
         if path in UPLOADS:
@@ -123,7 +138,7 @@ class Front:
     async def _let_in(
         self, scope: Scope, headers: dict[bytes, bytes], state: dict[str, Any], body: Body
     ) -> Response | None:
-        """Sets state.caller; an answer where the request ends here. Raises Problem."""
+        """Sets state.caller, state.hash (its secret's); an answer where it ends here. Raises Problem."""
         path: str = scope["path"]
         if self._hosts is not None and _host(headers) not in self._hosts:
             raise Problem(
@@ -135,7 +150,9 @@ class Front:
             if scope["method"] not in SAFE:
                 _same_origin(headers)
             return None
-        found = await self._identify(scope, headers)
+        secret = _secret(scope, headers)
+        hashed = None if secret is None else digest(secret)
+        found = None if hashed is None else await self._identify(scope, hashed)
         if found is None:
             if not path.startswith(API) and path != "/v1":
                 return RedirectResponse(sign_in_for(scope), 303)
@@ -150,20 +167,15 @@ class Front:
         if caller.csrf is not None and scope["method"] not in SAFE:
             _same_origin(headers)
             await _require_token(caller.csrf, headers, body)
-        state["caller"] = caller
+        state["caller"], state["hash"] = caller, hashed
         return None
 
-    async def _identify(self, scope: Scope, headers: dict[bytes, bytes]) -> Pass | None:
-        secret = _secret(scope, headers)
-        if secret is None:
-            return None
-        hashed = digest(secret)
-        held = self._service.passes.held(hashed)
-        if held is not None:
-            return held
-        found = await run_in_threadpool(self._service.passes.find, hashed)
+    async def _identify(self, scope: Scope, hashed: str) -> Pass | None:
+        found = self._service.passes.held(hashed)
         if found is None:
-            bound_tries(self._service, scope)
+            found = await run_in_threadpool(self._service.passes.find, hashed)
+            if found is None:
+                bound_tries(self._service, scope)
         return found
 
 

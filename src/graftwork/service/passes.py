@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 from sqlalchemy import select
+from starlette.concurrency import run_in_threadpool
 
 from graftwork.service.callers import Caller
 from graftwork.service.database import Database
@@ -51,6 +52,10 @@ class Passes:
                     self._held.clear()
                 self._held[hash] = found
         return found
+
+    async def holds(self, hash: str) -> bool:
+        """Whether it opens anything still: for what goes on long after it was let in."""
+        return self.held(hash) is not None or await run_in_threadpool(self.find, hash) is not None
 
     def forget(self, *, owner: str | None = None, key: str | None = None, hash: str | None = None) -> None:
         """After the database has it: what belongs to an owner, or a key and its sessions, or one secret."""

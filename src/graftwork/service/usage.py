@@ -38,19 +38,27 @@ QUOTAS = tuple(one.name for one in fields(Quotas))
 
 
 def used(session: Session, owner_id: str) -> dict[Bounded, int]:
+    """What an owner has now of everything that is bounded."""
+    return {what: has(session, owner_id, what) for what in _ADVICE}
+
+
+def has(session: Session, owner_id: str, what: Bounded) -> int:
     """What an owner has now. rows: of its largest dataset."""
 
-    def total(what: Any, *where: Any) -> int:
-        return int(session.scalar(select(func.coalesce(what, 0)).where(*where)) or 0)
+    def total(said: Any, table: type[File | Dataset | Job | Model], *where: Any) -> int:
+        wanted = select(func.coalesce(said, 0)).where(table.owner_id == owner_id, *where)
+        return int(session.scalar(wanted) or 0)
 
-    return {
-        "bytes": total(func.sum(File.bytes), File.owner_id == owner_id)
-        + total(func.sum(Dataset.bytes), Dataset.owner_id == owner_id)
-        + total(func.sum(Model.summary["bytes"].as_float()), Model.owner_id == owner_id),
-        "rows": total(func.max(Dataset.rows), Dataset.owner_id == owner_id),
-        "jobs": total(func.count(Job.id), Job.owner_id == owner_id, Job.state.not_in(TERMINAL)),
-        "models": total(func.count(Model.id), Model.owner_id == owner_id),
-    }
+    match what:
+        case "bytes":
+            of_models = total(func.sum(Model.summary["bytes"].as_float()), Model)
+            return total(func.sum(File.bytes), File) + total(func.sum(Dataset.bytes), Dataset) + of_models
+        case "rows":
+            return total(func.max(Dataset.rows), Dataset)
+        case "jobs":
+            return total(func.count(Job.id), Job, Job.state.not_in(TERMINAL))
+        case "models":
+            return total(func.count(Model.id), Model)
 
 
 def owner_of(session: Session, caller: Caller, **how: Any) -> Owner:
@@ -71,7 +79,7 @@ def require(session: Session, caller: Caller, default: Quotas, what: Bounded, mo
     bound = getattr(quotas_of(owner, default), what)
     if bound is None:
         return
-    have = 0 if what == "rows" else used(session, caller.owner_id)[what]
+    have = 0 if what == "rows" else has(session, caller.owner_id, what)
     if have + more > bound:
         advice, after_s = _ADVICE[what]
         raise too_many(

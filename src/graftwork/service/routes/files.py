@@ -166,7 +166,7 @@ def _free(here: Service, caller: Caller) -> tuple[int | None, int | None]:
         bound = usage.quotas_of(usage.owner_of(session, caller), here.settings.quotas).bytes
         if bound is None:
             return None, None
-        free = bound - usage.used(session, caller.owner_id)["bytes"]
+        free = bound - usage.has(session, caller.owner_id, "bytes")
     if free <= 0:
         raise _full(free, bound)
     return free, bound

@@ -129,7 +129,7 @@ async def events(
     if watch.streams[caller.owner_id] >= STREAMS:
         raise too_many("rate-limited", f"{STREAMS} streams of yours are open; close one, or ask for JSON", 5)
     return StreamingResponse(
-        _counted(_stream(here, watch, job, after), watch.streams, caller.owner_id),
+        _counted(_stream(here, watch, job, after, request.state.hash), watch.streams, caller.owner_id),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -197,11 +197,14 @@ async def _counted(stream: AsyncIterator[str], streams: Counter[str], owner_id: 
         streams[owner_id] -= 1
 
 
-async def _stream(here: Service, watch: Watch, job: str, after: int) -> AsyncIterator[str]:
-    """Server-sent events; no session and no thread is held while nothing happens."""
+async def _stream(here: Service, watch: Watch, job: str, after: int, hashed: str) -> AsyncIterator[str]:
+    """Server-sent events, as long as the secret of that hash opens anything; no session and no thread is held
+    while nothing happens."""
     yield "retry: 2000\n\n"
     beaten = time.monotonic()
     while not here.draining:
+        if not await here.passes.holds(hashed):
+            return
         found = await run_in_threadpool(_read, here, job, after)
         if found is None:
             return
@@ -213,7 +216,9 @@ async def _stream(here: Service, watch: Watch, job: str, after: int) -> AsyncIte
             return
         if len(rows) == AT_ONCE:
             continue
-        while not here.draining and not await watch.newer(job, after, TICK_S):
+        while not (here.draining or await watch.newer(job, after, TICK_S)):
+            if not await here.passes.holds(hashed):
+                return
             if time.monotonic() - beaten > BEAT_S:
                 beaten = time.monotonic()
                 yield ": nothing new\n\n"
