@@ -1,12 +1,15 @@
 """Every failure is a problem: what each error of the domain, the framework and the system becomes."""
 
 import errno
+import sqlite3
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from pydantic import BaseModel, Field
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from graftwork.errors import ArtefactError, Busy, RequestError, WorkError
@@ -32,7 +35,9 @@ def _full() -> WorkError:
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 507, "out-of-space"),
         (_full(), 507, "out-of-space"),
         (OperationalError("", {}, Exception("database or disk is full")), 507, "out-of-space"),
-        (OperationalError("", {}, Exception("database is locked")), 503, "unavailable"),
+        (OperationalError("", {}, sqlite3.OperationalError("database is locked")), 503, "unavailable"),
+        (OperationalError("", {}, psycopg.OperationalError("Connection refused")), 503, "unavailable"),
+        (PoolTimeout("all connections are in use"), 503, "unavailable"),
         (HTTPException(405, headers={"Allow": "GET"}), 405, "method-not-allowed"),
         (HTTPException(404), 404, "not-found"),
         (not_found("model", "m"), 404, "not-found"),
@@ -43,7 +48,15 @@ def test_each_error_has_its_status_and_code(error: Exception, status: int, code:
     assert found is not None and (found.status, found.code) == (status, code)
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), WorkError("interrupted"), OSError(errno.EIO, "x")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("x"),
+        WorkError("interrupted"),
+        OSError(errno.EIO, "x"),
+        OperationalError("", {}, sqlite3.OperationalError("no such table: jobs")),
+    ],
+)
 def test_our_slips_are_no_problem_of_the_caller(error: Exception) -> None:
     assert problem_of(error) is None
 

@@ -15,13 +15,14 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
 import graftwork as gw
 import tiny_server
 from graftwork.cli import app
 from graftwork.errors import ArtefactError
-from graftwork.service.server import _warm
+from graftwork.service.server import _patient, _warm
 from graftwork.service.settings import Settings
 from tiny_server import PATIENCE_S, wait_for
 
@@ -255,3 +256,13 @@ def test_what_was_acknowledged_survives_a_kill(empty_url: str, tmp_path: Path, h
             client.headers["Authorization"] = f"Bearer {server.key}"
             assert client.get(f"/v1/files/{made.json()['id']}").json() == made.json()
         assert again.end() == 0
+
+
+def test_a_database_that_is_away_at_the_end_is_told_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    def flush() -> None:
+        raise OperationalError("", {}, Exception("connection refused\nIs the server running?"))
+
+    _patient(flush)
+    assert [record.getMessage() for record in caplog.records] == [
+        "the database does not answer: connection refused"
+    ]

@@ -2,12 +2,14 @@
 
 import errno
 import json
+import sqlite3
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -19,7 +21,15 @@ POINTERS = 100
 """The most that one problem points at: an error per row of a large request helps nobody."""
 KINDS = ("fit", "rank", "import")
 """The forms of a job: the framework names the one it tried as if it were a field around the others."""
-TRANSLATED = (Problem, HTTPException, RequestValidationError, GraftworkError, OSError, DBAPIError)
+TRANSLATED = (
+    Problem,
+    HTTPException,
+    RequestValidationError,
+    GraftworkError,
+    OSError,
+    DBAPIError,
+    PoolTimeout,
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -45,7 +55,11 @@ def problem_of(error: Exception) -> Problem | None:
         case DBAPIError() if any(words in str(error.orig) for words in ("disk is full", "No space left")):
             return _full()
         case DBAPIError() if "locked" in str(error.orig) or error.connection_invalidated:
-            return unavailable("the database does not answer; try again")
+            return _away()
+        case OperationalError() if not isinstance(error.orig, sqlite3.Error):
+            return _away()  # of a server: it is down or full; SQLite says so too of statements that are wrong
+        case PoolTimeout():
+            return _away()
         case GraftworkError():
             cause = error.__cause__
             return _full() if isinstance(cause, OSError) and cause.errno in _FULL else None
@@ -62,6 +76,10 @@ def respond(problem: Problem, request_id: str) -> Response:
 def our_slip() -> Problem:
     """What is said of an error that is ours: nothing but the request id, by which the log tells more."""
     return Problem(500, "internal-error", "this failed by our own fault; the log has it under the request id")
+
+
+def _away() -> Problem:
+    return unavailable("the database does not answer; try again")
 
 
 def _full() -> Problem:

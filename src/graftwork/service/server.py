@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
+from sqlalchemy.exc import OperationalError
 
 from graftwork.errors import GraftworkError, RequestError
 from graftwork.service import erasing, home, protocol, security, uploads
@@ -93,7 +94,7 @@ def _run(settings: Settings, database: Database, listener: socket.socket, ready:
         supervisor.stop(settings.drain)
         service.models.close()
         serving.close()
-        service.meter.flush()
+        _patient(service.meter.flush)
 
 
 class _Server(uvicorn.Server):
@@ -153,10 +154,18 @@ async def _again(seconds: float, work: Callable[[], object], first: float | None
     await asyncio.sleep(seconds if first is None else first)
     while True:
         try:
-            await asyncio.to_thread(work)
-        except Exception:  # the database may be away for a while
+            await asyncio.to_thread(_patient, work)
+        except Exception:
             LOG.exception("what is done every %g s failed; it is tried again", seconds)
         await asyncio.sleep(seconds)
+
+
+def _patient(work: Callable[[], object]) -> None:
+    """Do it, unless the database is away: that is told in a line, and passes."""
+    try:
+        work()
+    except OperationalError as error:
+        LOG.warning("the database does not answer: %s", str(error.orig).strip().partition("\n")[0])
 
 
 def _warm(service: Service) -> None:
