@@ -25,7 +25,7 @@ QUIET = (
     "--disable-component-update --disable-sync --use-fake-ui-for-media-stream "
     "--use-fake-device-for-media-stream"
 ).split()
-LONG_MS = 120_000
+LONG_MS = 600_000
 KINDS = ("circle", "cross", "square")
 PHONE, DESKTOP = 390, 1280
 # Elements past the right edge; strips may overhang by half a mark, and code scrolls inside its own box.
@@ -76,7 +76,7 @@ def browser() -> "Iterator[Browser]":
         pytest.skip("no chromium on this machine")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra dev)")
     with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=path, args=QUIET)
+        opened = driver.chromium.launch(executable_path=path, args=QUIET, timeout=LONG_MS)
         yield opened
         opened.close()
 
@@ -106,6 +106,7 @@ def visit(
     context: BrowserContext = browser.new_context(
         viewport={"width": width, "height": 844}, storage_state=state, **{"locale": "en-GB", **more}
     )
+    context.set_default_timeout(LONG_MS)
     context.grant_permissions(["microphone", "camera"], origin=server.url)
     page = context.new_page()
     complaints: list[str] = []
@@ -129,7 +130,8 @@ def bring(page: "Page", server: Running, *files: Any) -> None:
     """Drop files, and wait for the dataset that comes of them, or for what was wrong with them."""
     page.goto(server.url)
     page.set_input_files("#file", list(files))
-    page.wait_for_selector("#drop-wrong p, [data-state=ready], [data-state=refused]", timeout=LONG_MS)
+    page.wait_for_selector("#drop-wrong p, [data-state=ready], [data-state=refused]")
+    page.wait_for_load_state()  # the rest of the page that came with it
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +145,8 @@ def model(browser: "Browser", server: Running, signed_in: Any) -> str:
         page.get_by_role("button", name="Start learning").click()
         page.wait_for_url("**/jobs/*")
         page.wait_for_selector("#stages li, .verdict")
-        page.wait_for_selector(".verdict", timeout=LONG_MS)
+        page.wait_for_selector(".verdict")
+        page.wait_for_load_state()
         assert re.search(r"interval .* to .*on repeated folds of 42 rows", page.inner_text(".verdict"))
         assert "scratch comes with the longer plans" in page.inner_text(".verdict")
         page.get_by_role("link", name="Try the model").click()
@@ -168,7 +171,8 @@ def test_a_picture_is_answered_and_a_wrong_answer_corrected(
         page.get_by_text("Added to the data as square. 1 correction is in the data.").wait_for()
         page.get_by_role("button", name="Learn again").click()
         page.wait_for_url("**/jobs/*")
-        page.wait_for_selector(".verdict", timeout=LONG_MS)
+        page.wait_for_selector(".verdict")
+        page.wait_for_load_state()
         page.get_by_role("link", name="the data").click()
         assert "Corrections\n1" in page.inner_text(".facts")
         assert page.locator(".card").count() == 2
@@ -257,7 +261,7 @@ def test_columns_are_chosen_where_they_cannot_be_guessed(
         page.select_option("#column-label", "what")
         page.select_option("#column-text", "words")
         page.get_by_role("button", name="Look again").click()
-        page.wait_for_selector("[data-state=ready]", timeout=LONG_MS)
+        page.wait_for_selector("[data-state=ready]")
         assert "Texts" in page.inner_text(".facts")
 
 
@@ -277,15 +281,17 @@ def test_files_are_picked_class_by_class_and_the_job_cancelled_in_two_tabs(
             page.locator(".class-row input[type=file]").nth(i).set_input_files(pictures)
         page.locator(".thumbs img").nth(19).wait_for()
         page.get_by_role("button", name="Upload and look at it").click()
-        page.wait_for_selector("[data-state=ready]", timeout=LONG_MS)
+        page.wait_for_selector("[data-state=ready]")
         assert hostile in page.inner_text(".bars")
+        page.locator(".choice:has([value='30m'])").click()  # it does not end before it is cancelled
         page.get_by_role("button", name="Start learning").click()
         page.wait_for_url("**/jobs/*")
         other = page.context.new_page()
         other.goto(page.url)
         page.get_by_role("button", name="Cancel").click()
         for tab in (page, other):
-            tab.wait_for_selector("[data-terminal=yes]", timeout=LONG_MS)
+            tab.wait_for_selector("[data-terminal=yes]")
+            tab.wait_for_load_state()
             assert "cancelled" in tab.inner_text("#state")
 
 
@@ -316,7 +322,8 @@ def test_a_wrong_key_does_not_sign_in_and_a_new_one_does(
             page.get_by_text("not known here").wait_for()
         page.fill("#key", key)
         page.get_by_role("button", name="Sign in").click()
-        page.wait_for_url(f"{server.url}/")
+        page.wait_for_url(f"{server.url}/models")  # what was asked for before
+        page.goto(server.url)
         assert page.locator("#drop").count() == 0  # it may only ask
         page.goto(f"{server.url}/settings")
         page.get_by_role("button", name="Sign out").click()
@@ -329,8 +336,11 @@ def test_what_is_recorded_is_a_wav_file(browser: "Browser", server: Running, sig
         said = page.evaluate(
             """async () => {
                 const { record } = await import('/static/recording.js');
-                const running = await record('/static/recorder.js', () => {}, () => {});
-                await new Promise(resolve => setTimeout(resolve, 700));
+                let running;
+                await new Promise(async resolve => {
+                    const heard = seconds => { if (seconds >= 0.7) resolve(); };
+                    running = await record('/static/recorder.js', heard, resolve);
+                });
                 const file = await running.stop();
                 return [file.type, [...new Uint8Array(await file.arrayBuffer())]];
             }"""
@@ -340,7 +350,7 @@ def test_what_is_recorded_is_a_wav_file(browser: "Browser", server: Running, sig
     samples, rate = soundfile.read(io.BytesIO(bytes(said[1])))
     assert said[0] == "audio/wav"
     assert samples.ndim == 1 and rate >= 8000
-    assert 0.2 < len(samples) / rate < 5 and abs(samples).max() > 0
+    assert len(samples) / rate >= 0.7 and abs(samples).max() > 0
 
 
 @pytest.mark.parametrize("width", [PHONE, DESKTOP])
