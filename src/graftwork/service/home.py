@@ -31,6 +31,7 @@ def only_one(settings: Settings, database: str) -> Iterator[None]:
 
     database: as it may be shown; noted beside the lock, so that others ask the same one.
     """
+    require_same(settings)  # before: a process that closes the file anywhere loses its lock
     with _lock(settings).open("a+") as handle:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,7 +41,6 @@ def only_one(settings: Settings, database: str) -> Iterator[None]:
                 f"{settings.root} is served already (process {process or 'unknown'}); "
                 "end that server first, or serve another folder"
             ) from error
-        require_same(settings)
         handle.truncate(0)
         handle.write(f"{os.getpid()}\n{database}\n")
         handle.flush()
