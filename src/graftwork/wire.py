@@ -7,6 +7,8 @@ from typing import Any
 from graftwork.model import Answers
 from graftwork.records import Assessment, Extraction, LearningCurve, Ranking, Result, Score, Trial, Verdict
 
+CONFUSIONS = 10
+
 
 def score(value: Score) -> dict[str, float | None]:
     """{value, low, high}; a number that could not be computed is null, as JSON has no NaN."""
@@ -28,6 +30,18 @@ def per_class(value: Assessment) -> list[dict[str, Any]]:
         }
         for one in value.classes
     ]
+
+
+def confusions(value: Assessment) -> list[dict[str, Any]]:
+    """Which label was taken for which other, most rows first; no more than ten."""
+    labels = [one.label for one in value.classes]
+    found = [
+        {"label": labels[i], "answer": labels[j], "rows": rows}
+        for i, line in enumerate(value.confusion)
+        for j, rows in enumerate(line)
+        if i != j and rows
+    ]
+    return sorted(found, key=lambda one: -one["rows"])[:CONFUSIONS]
 
 
 def verdict(value: Verdict | None) -> dict[str, Any] | None:
@@ -165,6 +179,7 @@ def result(value: Result) -> dict[str, Any]:
         "features": extraction(value.extraction),
         "scores": {value.assessed_on: assessment(value.assessment)},
         "classes": per_class(value.assessment),
+        "confusions": confusions(value.assessment),
         "baselines": {name: assessment(one) for name, one in value.baselines.items()},
         "verdict": verdict(value.verdict),
         "no_verdict": value.no_verdict,

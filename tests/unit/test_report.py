@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from graftwork import sounds
+from graftwork import sounds, wire
 from graftwork.records import (
     Assessment,
     CalibrationBin,
@@ -377,6 +377,18 @@ def test_confused_pairs_come_most_rows_first() -> None:
     assert confused_pairs(one) == [
         ("shoes", "t-shirt", 5, 0.5), ("t-shirt", "trousers", 2, 0.2), ("trousers", "shoes", 1, 0.1)
     ]  # fmt: skip
+
+
+def test_the_result_s_json_names_which_label_was_taken_for_which() -> None:
+    one = replace(assessment(), confusion=((8, 2, 0), (0, 9, 1), (5, 0, 5)))
+    assert wire.confusions(one) == [
+        {"label": "shoes", "answer": "t-shirt", "rows": 5},
+        {"label": "t-shirt", "answer": "trousers", "rows": 2},
+        {"label": "trousers", "answer": "shoes", "rows": 1},
+    ]
+    assert wire.result(result())["confusions"] == wire.confusions(result().assessment)
+    every = tuple(tuple(int(i != j) for j in range(3)) for i in range(3))
+    assert len(wire.confusions(replace(one, confusion=every))) == 6 < wire.CONFUSIONS
 
 
 def test_all_classes_are_there_even_where_they_fold_away() -> None:
