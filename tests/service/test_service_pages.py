@@ -447,6 +447,8 @@ def test_what_was_compared_with_nothing_is_to_be_compared(
     row = model(here, {**FIT, "verdict": None, "strategy": strategy})
     with visitor(here) as client:
         assert (read("en")["verdict.none.advice"] in client.get(f"/models/{row.id}").text) == advised
+        late = model(here, {**FIT, "verdict": None, "strategy": strategy, "budget": 300.0})
+        assert (read("en")["verdict.none.late"] in client.get(f"/models/{late.id}").text) == advised
 
 
 def test_an_imported_model_s_job_shows_what_its_fit_said(here: Service) -> None:

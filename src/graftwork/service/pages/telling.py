@@ -167,6 +167,7 @@ class Told(BaseModel):
     scores: dict[str, dict[str, _Score]] = Field(min_length=1)
     baselines: dict[str, dict[str, _Score]] = {}
     verdict: _Verdict | None = None
+    budget: float | None = None
     dataset: _Dataset
 
     @property
@@ -308,7 +309,7 @@ def advice(t: Words, told: Told, errors: Errors) -> list[Markup]:
     if told.verdict is not None:
         said.append(t(f"verdict.{told.verdict.outcome}.advice"))
     elif told.strategy not in ("classical", "scratch"):
-        said.append(t("verdict.none.advice"))
+        said.append(t("verdict.none.advice" if told.budget is None else "verdict.none.late"))
     for label, share, rows in errors.weakest[:1]:
         if share < _WEAK:
             said.append(t("errors.advice", label=isolated(label, 60), share=percent(share, 0), n=rows))

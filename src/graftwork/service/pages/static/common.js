@@ -211,6 +211,12 @@ document.addEventListener("click", (event) => {
   if (button?.dataset.opens) at(button.dataset.opens)?.showModal();
   if (button?.dataset.copies) copy(at(button.dataset.copies).textContent);
 });
+// a place for files opens by Enter as by Space, as all buttons do; browsers would send the form
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || !event.target.matches?.("input[type=file]")) return;
+  event.preventDefault();
+  event.target.click();
+});
 // a file dropped beside its place must not replace the page
 for (const kind of ["dragover", "drop"]) window.addEventListener(kind, (event) => event.preventDefault());
 localise();
