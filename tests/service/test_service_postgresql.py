@@ -1,11 +1,15 @@
 """A server on PostgreSQL as a process: the whole path, the server killed on the way."""
 
 import signal
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from graftwork import Client
+from graftwork.errors import RequestError
+from graftwork.service.database import Database
+from graftwork.service.database.connect import ALONE
 from graftwork.service.settings import Settings
 from tiny_server import running
 
@@ -25,3 +29,14 @@ def test_a_fit_that_was_acknowledged_ends_after_the_server_was_killed(settings: 
         answers = client.predict("opinions", [text for text, _ in ROWS])
         assert [answer.label for answer in answers] == [label for _, label in ROWS]
         assert server.end() == 0
+
+
+@pytest.mark.parametrize("empty_url", ["postgresql"], indirect=True)
+def test_a_database_has_one_server(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(Database(empty_url)) as one, closing(Database(empty_url)) as other:
+        with one.alone(), monkeypatch.context() as patch:
+            patch.setitem(ALONE, "lock_timeout", "10ms")
+            with pytest.raises(RequestError, match="a server already"), other.alone():
+                pass
+        with other.alone():  # it ends with its server
+            pass

@@ -60,12 +60,13 @@ def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
         with home.only_one(settings, database.shown), _listening(settings) as listener:
             _allow_files()
             migrate(database)
-            uploads.sweep(settings, database)
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            url = f"http://{host}:{listener.getsockname()[1]}"
-            token = (security.new_link if settings.link else security.first_link)(database)
-            found = Ready(url, None if token is None else f"{settings.address or url}/sign-in/{token}")
-            _run(settings, database, listener, lambda: ready(found))
+            with database.alone():
+                uploads.sweep(settings, database)
+                host = f"[{settings.host}]" if ":" in settings.host else settings.host
+                url = f"http://{host}:{listener.getsockname()[1]}"
+                token = (security.new_link if settings.link else security.first_link)(database)
+                found = Ready(url, None if token is None else f"{settings.address or url}/sign-in/{token}")
+                _run(settings, database, listener, lambda: ready(found))
 
 
 def _run(settings: Settings, database: Database, listener: socket.socket, ready: Callable[[], None]) -> None:

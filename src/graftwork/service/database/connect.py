@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from graftwork.errors import RequestError, WorkError
@@ -14,6 +14,10 @@ BUSY_S = 20.0
 """How long one writer waits for another."""
 CONNECT_S = 10
 WRITES = "graftwork_writes"
+SERVER = 0x67726173
+"""PostgreSQL's lock of the one server; any number that no other program's lock has."""
+ALONE = {"lock_timeout": "5s", "tcp_keepalives_idle": "5", "tcp_keepalives_interval": "5"}
+"""Of the connection that holds it: a server that was killed, or its machine, is soon known to be gone."""
 
 
 class Database:
@@ -63,6 +67,29 @@ class Database:
                     f"check its address, or {hint}"
                 ) from None  # the driver's own text may repeat the password
             yield connection
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be its one server while the block lasts; raises RequestError where another is.
+
+        SQLite's lies under ROOT, whose own lock is enough.
+        """
+        if self.is_sqlite:
+            yield
+            return
+        with self.engine.connect() as connection:
+            connection.detach()  # its end is the lock's
+            for name, value in ALONE.items():
+                connection.exec_driver_sql(f"SET {name} = '{value}'")
+            try:
+                connection.exec_driver_sql(f"SELECT pg_advisory_lock({SERVER})")
+            except OperationalError as error:
+                raise RequestError(
+                    f"the database {self.shown} has a server already, which serves another folder; end that "
+                    "one, or give this folder a database of its own"
+                ) from error
+            connection.commit()  # the lock is the session's
+            yield
 
     def close(self) -> None:
         self.engine.dispose()
