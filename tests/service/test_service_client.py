@@ -1,6 +1,7 @@
 """graftwork.Client over real connections: the verbs, the errors, and trying again without doing twice."""
 
 import json
+import os
 import shutil
 import sys
 import threading
@@ -224,6 +225,9 @@ def test_a_model_is_downloaded_as_what_can_be_loaded(
     assert folder == tmp_path / "here" / "tickets.graft"
     assert graftwork.Model.load(folder).labels == LABELS
     assert model.predict(["hello"])[0].label in LABELS
+    with pytest.raises(RequestError, match=r"tickets\.graft is there already"):
+        model.download(tmp_path / "here")
+    assert [one.name for one in (tmp_path / "here").iterdir()] == ["tickets.graft"]
     with pytest.raises(RequestError, match="no model"):
         client.download("other", tmp_path)
     model.delete()
@@ -327,6 +331,42 @@ def test_what_does_not_pass_is_raised_at_once(
     assert len(seen) == 1
 
 
+def test_a_deletion_whose_answer_was_lost_has_happened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    gone = httpx.Response(404, json={"code": "not-found", "detail": "no file here"})
+    client, seen = flaky(httpx.ReadError("reset"), gone, gone)
+    client.delete_file("file_1")
+    assert len(seen) == 2
+    with pytest.raises(Refused, match="no file here"):
+        client.delete_file("file_1")
+
+
+def test_what_can_never_be_sent_is_not_tried_again() -> None:
+    client, seen = flaky(httpx.LocalProtocolError("Too little data for declared Content-Length"))
+    with pytest.raises(RequestError, match=r"nothing could be sent to http://there .Too little data"):
+        client.upload(b"content")
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("key", ["gw_a\nb", "gw_ä", "gw_a b"])
+def test_a_key_that_no_header_can_hold_is_refused_at_once(key: str) -> None:
+    with pytest.raises(RequestError, match="no API key"):
+        Client("http://there", key)
+
+
+def test_a_key_is_taken_from_a_file_as_files_end(client: Client, served: tuple[Service, str]) -> None:
+    key = client.new_key("file")["key"]
+    with Client(served[1], f"{key}\n", patience=60) as again:
+        assert list(again.models()) == []
+
+
+def test_a_file_older_than_zip_goes_too(service: Service, client: Client, tmp_path: Path) -> None:
+    (tmp_path / "data" / "x").mkdir(parents=True)
+    (tmp_path / "data" / "x" / "a.txt").write_text("old")
+    os.utime(tmp_path / "data" / "x" / "a.txt", (0, 0))
+    assert client.dataset(tmp_path / "data", wait=False).name == "data"
+
+
 def test_without_the_extra_its_name_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(RequestError, match=r"graftwork\.Client needs the extra 'service'"):
@@ -344,9 +384,11 @@ def test_a_server_that_is_not_there_is_one_line() -> None:
 
 
 def test_a_reply_of_another_form_is_one_line() -> None:
-    client, _ = flaky(httpx.Response(200, json={"predictions": []}))
+    client, _ = flaky(httpx.Response(200, json={"predictions": []}), httpx.Response(200, text="<html>"))
     with pytest.raises(WorkError, match="not understood"):
         client.predict("tickets", [b"x"])
+    with pytest.raises(WorkError, match="something else than JSON"):
+        client.job("job_1")
 
 
 def test_a_stream_that_is_refused_is_not_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

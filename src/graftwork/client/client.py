@@ -232,7 +232,10 @@ class Client:
         return found[model] if isinstance(model, str) else found
 
     def download(self, model: str, folder: str | Path = ".") -> Path:
-        """A model's artefact as `folder`/NAME.graft, which `graftwork.Model.load` takes."""
+        """A model's artefact as `folder`/NAME.graft, which `graftwork.Model.load` takes.
+
+        Raises RequestError where that is there already.
+        """
         target = Path(folder).expanduser()
         target.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile() as file:
@@ -240,9 +243,12 @@ class Client:
             self._transport.patiently(
                 lambda: self._fetch(f"/v1/models/{quote(named, safe='')}/artefact", file)
             )
-            with zipfile.ZipFile(file) as archive:
-                archive.extractall(target)
-                return target / archive.namelist()[0].partition("/")[0]
+            with zipfile.ZipFile(file) as archive, tempfile.TemporaryDirectory(dir=target) as aside:
+                made = target / archive.namelist()[0].partition("/")[0]
+                if made.exists():  # two artefacts in one folder would be none
+                    raise RequestError(f"{made} is there already; remove it, or choose another folder")
+                archive.extractall(aside)
+                return (Path(aside) / made.name).rename(made)
 
     def usage(self) -> dict[str, Any]:
         """What you have, what you may have, and what you used on each day."""
@@ -276,7 +282,8 @@ class Client:
     def _upload_folder(self, folder: Path, within: str = "") -> File:
         """A folder as one zip; within: the folder in the zip that its files go to."""
         with tempfile.NamedTemporaryFile(suffix=".zip") as packed:
-            with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
+            # strict: files older than 1980 are refused
+            with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
                 for path in sorted(one for one in folder.rglob("*") if one.is_file()):
                     archive.write(path, Path(within) / path.relative_to(folder))
             packed.flush()
@@ -354,9 +361,12 @@ class Client:
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while piece := file.read(1_000_000):
-            yield piece
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(1_000_000):
+                yield piece
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read ({error.strerror}); expected a file to upload") from error
 
 
 def _media_type(name: str) -> str:

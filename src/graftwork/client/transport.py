@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from graftwork.errors import Busy, MissingExtra, RequestError, WorkError
 
@@ -42,15 +43,19 @@ class Transport:
             import httpx
         except ImportError as error:
             raise MissingExtra("graftwork.Client", "service") from error
-        if not url.startswith(("http://", "https://")):
+        if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
             raise RequestError(
                 f"{url!r} is no address of a service; expected one such as http://127.0.0.1:8000"
             )
         self.url, self.patience = url, patience
-        key = os.environ.get("GRAFT_KEY") if key is None else key
+        key = (os.environ.get("GRAFT_KEY", "") if key is None else key).strip()  # as files of keys end
+        if not key.isascii() or not (key or "-").isprintable() or " " in key:
+            raise RequestError(
+                "the key given is no API key; expected one such as gw_..., from graft key ROOT"
+            )
         self.http = httpx.Client(
             base_url=url,
-            headers={} if key is None else {"Authorization": f"Bearer {key}"},
+            headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(timeout, connect=10.0),
             transport=transport,
         )
@@ -74,21 +79,33 @@ class Transport:
             return self.http.request(method, path, content=content(), headers=sent, **parts)
 
         answer = self.patiently(ask)
-        return answer.json() if answer.content else None
+        try:
+            return answer.json() if answer.content else None
+        except ValueError as error:
+            raise WorkError(
+                f"{self.url} answered with something else than JSON; is graft serve there, or a proxy's page?"
+            ) from error
 
     def patiently(self, ask: Callable[[], "httpx.Response"]) -> "httpx.Response":
-        """What `ask` gets, asked again while the service is busy or out of reach."""
+        """What `ask` gets, asked again while the service is busy or out of reach.
+
+        What is gone when a deletion is asked again was deleted by the one whose answer was lost.
+        """
         import httpx
 
         until = time.monotonic() + self.patience
-        pause = 0.1
+        pause, was_lost = 0.1, False
         while True:
             try:
                 answer = ask()
+            except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as failure:  # ours, and for ever
+                raise RequestError(f"nothing could be sent to {self.url} ({failure})") from failure
             except httpx.TransportError as failure:
-                seconds = pause
+                seconds, was_lost = pause, True
                 error: Exception = _unreachable(self.url, failure)
             else:
+                if was_lost and answer.status_code == 404 and answer.request.method == "DELETE":
+                    return httpx.Response(204)
                 if answer.is_success:
                     return answer
                 error = problem(answer)
