@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from graftwork import paths
 from graftwork.backbones.base import BackboneState
 from graftwork.backbones.learnt import KEY as LEARNT
+from graftwork.backbones.learnt import PAIRS
 from graftwork.errors import RequestError, WorkError
 from graftwork.examples import light
 from graftwork.examples import probe_rows as probe_rows
@@ -121,8 +122,9 @@ def require_free(folder: Path) -> None:
 
 def _schema(state: BackboneState) -> int:
     """The first version that answers as this backbone does; an older one would leave its changes out."""
-    changed = {LEARNT, "layers"} & state.config.keys() if state.source is not None else ()
-    return SCHEMA if changed else 2
+    if state.source is None:
+        return 2
+    return SCHEMA if PAIRS in state.config else 3 if {LEARNT, "layers"} & state.config.keys() else 2
 
 
 def _write_parts(

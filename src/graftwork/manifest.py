@@ -14,10 +14,11 @@ from graftwork.errors import ArtefactError
 from graftwork.rows import Kind
 from graftwork.sources import Source
 
-SCHEMA = 3
+SCHEMA = 4
 """2: a source names its family, weights and options, and may be of recordings. 3: the source's network
-was tuned, or its layers are used beside its features. 1 and 2 are read too, and 2 is written where an
-older version would answer the same."""
+was tuned, or its layers are used beside its features. 4: low-rank changes are inputs of the source's network
+rather than merged into it. Older ones are read too, and written where an older version would answer the same.
+"""
 
 
 LARGEST = 64_000_000

@@ -452,7 +452,7 @@ def test_answers_that_are_whole_at_the_same_moment_on_two_threads_are_all_told()
 
     async def both() -> None:
         finishing, loop = Told(), asyncio.get_running_loop()
-        task = Task(Path("t.graft"), "", "text", LABELS, tiny_tasks.head(), None, "toy", 0)
+        task = Task(Path("t.graft"), "", "text", LABELS, tiny_tasks.head(), None, "toy", 0, "toy")
         none, nowhere = np.empty((0, toys.WIDTH), np.float32), np.zeros(0, np.int64)
         first, second = (
             Request([], none, [task], nowhere, loop.create_future(), finishing) for _ in range(2)

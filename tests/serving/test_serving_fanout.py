@@ -20,7 +20,7 @@ FEATURES = np.random.default_rng(5).poisson(3, (40, toys.WIDTH)).astype(np.float
 
 
 def task(head: Head, familiarity: Familiarity | None = None) -> Task:
-    return Task(Path("t.graft"), "", "text", head.labels, head, familiarity, "toy", 0)
+    return Task(Path("t.graft"), "", "text", head.labels, head, familiarity, "toy", 0, "toy")
 
 
 def same(asked: list[tuple[Task, np.ndarray]], features: np.ndarray = FEATURES) -> None:

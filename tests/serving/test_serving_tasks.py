@@ -102,7 +102,8 @@ def test_those_asked_longest_ago_go_and_come_back_without_a_replay(
     assert tasks.held(folders[0]) is not None
     tasks.get(folders[3])
     assert [folder for folder in folders if tasks.held(folder) is None] == [folders[1]]
-    assert tasks.figures() == {"tasks_held": 3, "task_bytes": 3 * one, "tasks_opened": 4}
+    figures = {"tasks_held": 3, "task_bytes": 3 * one, "tasks_opened": 4, "adapters_held": 0}
+    assert tasks.figures() == figures
     monkeypatch.setattr(opening, "replay_head", never)
     monkeypatch.setattr(opening, "replay", never)
     assert tasks.get(folders[1]).labels == tiny_tasks.LABELS

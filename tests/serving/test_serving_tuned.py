@@ -76,7 +76,7 @@ def test_a_tuned_task_answers_as_its_model_beside_one_that_is_not(
     found = {name: tasks.get(folder) for name, folder in folders.items()}
     assert found["plain"].fingerprint != found["tuned"].fingerprint
     for name, task in found.items():
-        features = tasks.backbone(task.fingerprint).features(ROWS).matrix
+        features = tasks.backbone(task.network).features(ROWS).matrix
         ((probabilities, unknown),) = answer([(task, np.arange(4))], features)
         wanted = artefact.load(folders[name])[0].answer(ROWS)
         np.testing.assert_allclose(probabilities, wanted.probabilities, rtol=1e-12)

@@ -241,14 +241,19 @@ ENDS = {LORA_A: (2, 16), LORA_B: (16, 2)}
 
 
 def change_tensors(folder: Path, change: Callable[[dict[str, Any]], Any], told: bool = True) -> None:
-    """Other tensors in the artefact, every digest made to fit; `told`: the configuration's as well."""
+    """Other tensors in the artefact, every digest made to fit; `told`: the configuration's as well, which
+    then lists no pairs, as older ones do.
+    """
     path = folder / "backbone.safetensors"
     arrays = load_file(path)
     change(arrays)
     path.write_bytes(save_arrays(arrays))
     manifest = json.loads((folder / "manifest.json").read_text())
     files = {**manifest["files"], "backbone.safetensors": hashlib.sha256(path.read_bytes()).hexdigest()}
-    config = manifest["backbone"]["config"] | ({"learnt": digest_of_learnt(arrays)} if told else {})
+    config = manifest["backbone"]["config"]
+    if told:
+        del config["pairs"]
+        config["learnt"] = digest_of_learnt(arrays)
     edit(folder, files=files, backbone={**manifest["backbone"], "config": config})
 
 
@@ -276,7 +281,10 @@ def test_a_bundled_tuned_model_needs_no_other_file(tmp_path: Path) -> None:
 def test_an_older_version_refuses_what_it_would_answer_without_the_changes(tmp_path: Path) -> None:
     tuned = artefact.inspect(save(tmp_path / "tuned.graft", tuned_model(tmp_path / "s")))
     plain = artefact.inspect(save(tmp_path / "plain.graft", tuned_model(tmp_path / "s", {})))
-    assert (tuned.schema_version, plain.schema_version) == (3, 2)
+    assert (tuned.schema_version, plain.schema_version) == (4, 2)
+    bias = "encoder.encoder.layer.0.output.dense.bias"
+    whole = tuned_model(tmp_path / "s", {bias: np.ones(16, np.float32)})
+    assert artefact.inspect(save(tmp_path / "whole.graft", whole)).schema_version == 3
 
 
 HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {

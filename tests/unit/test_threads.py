@@ -11,7 +11,7 @@ import tiny
 from graftwork import sources
 from graftwork.backbones import cutting
 from graftwork.backbones.pooling import HeldNorm, LayersNetwork, TextNetwork, held_alone
-from graftwork.backbones.pretrained import load_encoder
+from graftwork.backbones.loading import load_encoder
 
 THREADS, TIMES = 4, 40
 

@@ -17,7 +17,8 @@ from graftwork.backbones import engine
 from graftwork.backbones.ahead import in_order
 from graftwork.backbones.base import BackboneState, Examples, Options
 from graftwork.backbones.hearing import Ear, Filterbank, LogMel, Waves, ear, heard_by
-from graftwork.backbones.pretrained import Pretrained, load_encoder, on_this_machine
+from graftwork.backbones.loading import load_encoder
+from graftwork.backbones.pretrained import Pretrained, on_this_machine
 from graftwork.backbones.served import Prepared, Reading
 from graftwork.errors import ArtefactError, RequestError, Unreadable
 from graftwork.records import Notify, Progress, silent
@@ -163,7 +164,8 @@ class Audio(Pretrained):
         joined = _Joined(out, self.config["pooling"], self.ear.most, notify)
         batches = self.batches(rows, unreadable, joined.expect)
         cuda = self.config["runtime"] == "cuda"
-        runner.run(_stacked(batches, engine.CUDA_ROWS) if cuda else batches, joined.put)
+        batches = _stacked(batches, engine.CUDA_ROWS) if cuda else batches
+        runner.run(self._with_added(batches), joined.put)
         notify(Progress("features", len(rows), len(rows)))
 
     def _inputs(self, rows: Rows) -> list[engine.Arrays]:

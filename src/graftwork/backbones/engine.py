@@ -49,6 +49,8 @@ class Recipe:
     key: plain JSON of all that shapes its numbers, apart from runtime and precision. build: gives the
     torch module in eval mode. example: inputs of one small batch. lengths: whether rows differ in length.
     passing: whether it is one of many that a task makes of a source, so that little of it is kept.
+    shared: how many of its inputs, the last ones, belong to no row. settled_by: what decides on its path
+    besides, such as the numbers that go in there; plain JSON.
     """
 
     key: Mapping[str, Any]
@@ -56,6 +58,8 @@ class Recipe:
     example: Callable[[], Arrays] = field(compare=False)
     lengths: bool = False
     passing: bool = False
+    shared: int = 0
+    settled_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,10 @@ def decide(
     key: dict[str, Any] = {"network": dict(recipe.key), "wanted": wanted, "machine": _machine()}
     if made_up:
         key["rows"] = "made up"
-    topic, most = ("parity-tuned", PASSING_FACTS) if recipe.passing else ("parity", None)
+    if recipe.settled_by:
+        key["settled by"] = recipe.settled_by
+    passing = recipe.passing or recipe.settled_by
+    topic, most = ("parity-tuned", PASSING_FACTS) if passing else ("parity", None)
     found = paths.kept(topic, key, lambda: _compare(recipe, sample(), wanted), most)
     return Decision(found["runtime"], found["precision"], int(found["width"]), found["parity"])
 
@@ -163,6 +170,13 @@ def release(recipe: Recipe, runtime: Runtime, precision: Precision) -> None:
     """Hold the network no longer; whoever still has its runner keeps it."""
     with _lock:
         _runners.pop(_runner_key(recipe, runtime, precision), None)
+
+
+def _ready(recipe: Recipe, runtime: Runtime, precision: Precision) -> Shared | None:
+    """The network where it is held already."""
+    with _lock:
+        found = _runners.get(_runner_key(recipe, runtime, precision))
+        return None if found is None else found[0]
 
 
 def _hold(recipe: Recipe, runtime: Runtime, precision: Precision, ready: Shared) -> None:
@@ -228,13 +242,15 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float6
 
 def _compare(recipe: Recipe, sample: Sequence[Arrays], wanted: Runtime | None) -> dict[str, Any]:
     module = recipe.build()
-    reference = _over(_Torch(module, "cpu", "f32"), sample)
+    reference = _over(_Torch(module, "cpu", "f32", recipe.shared), sample)
     tried: dict[str, Any] = {}
     for runtime, precision in candidates(wanted):
         if (runtime, precision) == ("torch", "f32"):
             break
         try:
-            ready = _load(recipe, runtime, precision, lambda: module)
+            # what others have settled already is not loaded twice
+            known = _ready(recipe, runtime, precision) if recipe.settled_by else None
+            ready = known or _load(recipe, runtime, precision, lambda: module)
             values = _over(ready, sample)
         except Exception as error:  # converters and drivers raise anything; torch is what remains
             tried[f"{runtime} {precision}"] = f"{type(error).__name__}: {error}"[:300]
@@ -278,7 +294,7 @@ def _load(
             dict(recipe.key), build, recipe.example, recipe.lengths, precision, cores(), recipe.passing
         )
         return converted.OpenVino(compiled)
-    return _Torch(build(), "cuda" if runtime == "cuda" else "cpu", precision)
+    return _Torch(build(), "cuda" if runtime == "cuda" else "cpu", precision, recipe.shared)
 
 
 def candidates(wanted: Runtime | None) -> list[tuple[Runtime, Precision]]:
@@ -328,9 +344,13 @@ class _Torch:
     neighbour and no number of cores changes a bit, and threads never wait for each other inside a row.
     """
 
-    def __init__(self, module: Any, device: Literal["cpu", "cuda"], precision: Precision) -> None:
+    def __init__(
+        self, module: Any, device: Literal["cpu", "cuda"], precision: Precision, shared: int = 0
+    ) -> None:
+        """shared: see `Recipe`."""
         import torch
 
+        self._shared = shared
         self._torch, self._device, self._precision = torch, device, precision
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._lock = threading.Lock()
@@ -344,7 +364,7 @@ class _Torch:
         return 1 if self._device == "cuda" else cores()
 
     def beside(self, ahead: int = 1) -> "_Torch":
-        return _Torch(self._module, self._device, self._precision)
+        return _Torch(self._module, self._device, self._precision, self._shared)
 
     def run(self, batches: Iterable[Batch], sink: Callable[[IntArray, NDArray[np.float32]], None]) -> None:
         with self._lock:
@@ -367,8 +387,9 @@ class _Torch:
         try:
             with ThreadPoolExecutor(workers, thread_name_prefix="torch") as pool:
                 for positions, arrays in batches:
+                    own = len(arrays) - self._shared
                     for i in range(len(positions)):
-                        row = tuple(array[i : i + 1] for array in arrays)
+                        row = (*(array[i : i + 1] for array in arrays[:own]), *arrays[own:])
                         ahead.append(pool.submit(one, positions[i : i + 1], row))
                     while len(ahead) > 4 * workers or (ahead and ahead[0].done()):
                         ahead.popleft().result()

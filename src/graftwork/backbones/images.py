@@ -14,7 +14,8 @@ from graftwork import images, paths
 from graftwork.backbones import engine
 from graftwork.backbones.ahead import in_order
 from graftwork.backbones.base import BackboneState, Examples, Options
-from graftwork.backbones.pretrained import Pretrained, load_encoder, on_this_machine, room
+from graftwork.backbones.loading import load_encoder
+from graftwork.backbones.pretrained import Pretrained, on_this_machine, room
 from graftwork.backbones.quiet import quiet
 from graftwork.backbones.served import Prepared, Reading
 from graftwork.errors import ArtefactError, RequestError, Unreadable

@@ -1,11 +1,12 @@
 """What was tuned of a source's network: tensors that replace its own, or low-rank changes added to them.
 
 A name is a tensor's in the network's state. A pair `NAME.lora_A` (rank, in) and `NAME.lora_B` (out, rank)
-stands for NAME + B A (Hu et al. 2021, "LoRA"), B holding the scale.
+stands for NAME + B A (Hu et al. 2021, "LoRA"), B holding the scale. Where nothing but pairs was learnt they
+may stay apart, as inputs of the source's own network (see adapters.py); else all is put into the network.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,24 @@ from graftwork.errors import ArtefactError
 LORA_A, LORA_B = ".lora_A", ".lora_B"
 KEY = "learnt"
 """Where a backbone's config has the digest of what was tuned; absent from an unchanged source's."""
+PAIRS = "pairs"
+"""Where a config lists the pairs that are inputs of the network; absent where they are merged into it."""
+Pair = Sequence[Any]
+"""[tensor's name, rank, in, out] of a pair, in plain JSON."""
+
+
+def pairs_of(learnt: Mapping[str, NDArray[Any]]) -> list[Pair]:
+    """The pairs, by name; none where something else was learnt too."""
+    names = sorted(name.removesuffix(LORA_A) for name in learnt if name.endswith(LORA_A))
+    if 2 * len(names) != len(learnt):
+        return []
+    return [[name, *learnt[name + LORA_A].shape, len(learnt[name + LORA_B])] for name in names]
+
+
+def strung(learnt: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    """(1, all numbers of the pairs), in the order of `pairs_of`, of each pair A before B."""
+    arrays = [learnt[f"{name}{end}"] for name, *_ in pairs_of(learnt) for end in (LORA_A, LORA_B)]
+    return np.concatenate([array.ravel() for array in arrays], dtype=np.float32)[None]
 
 
 def digest_of_learnt(learnt: Mapping[str, NDArray[Any]]) -> str:
@@ -51,6 +70,11 @@ def check_learnt(learnt: Mapping[str, NDArray[Any]], config: Mapping[str, Any], 
             )
         if name.endswith((LORA_A, LORA_B)):
             _check_pair(learnt, name, source)
+    if PAIRS in config and (config[PAIRS] != pairs_of(learnt) or "layers" in config):
+        raise ArtefactError(
+            f"what was tuned of source {source!r} holds other pairs than its configuration lists; restore "
+            "the artefact from a copy"
+        )
     if digest_of_learnt(learnt) != stated:
         raise ArtefactError(
             f"the tensors that were tuned of source {source!r} are others than its configuration names; "

@@ -4,7 +4,7 @@ import os
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -15,9 +15,17 @@ from numpy.typing import NDArray
 from graftwork import paths
 from graftwork.backbones import engine
 from graftwork.backbones.base import BackboneState, Cut, Examples, Keep, View
-from graftwork.backbones.learnt import KEY, apply_learnt, check_learnt, digest_of_learnt
-from graftwork.backbones.quiet import quiet
-from graftwork.errors import ArtefactError, RequestError
+from graftwork.backbones.learnt import (
+    KEY,
+    PAIRS,
+    Pair,
+    apply_learnt,
+    check_learnt,
+    digest_of_learnt,
+    pairs_of,
+    strung,
+)
+from graftwork.backbones.served import NOTHING, Added, beside
 from graftwork.records import Extraction, Features, Notify, Progress, silent
 from graftwork.rows import Kind, Rows
 from graftwork.sources import Source
@@ -31,7 +39,7 @@ AHEAD = 3
 """Rows that a network which serves holds for each of its streams."""
 Number = TypeVar("Number", np.float32, np.uint8)
 _MEASURED = ("runtime", "precision", "width", "parity")
-_SETTLED = (*_MEASURED, KEY)
+_SETTLED = (*_MEASURED, KEY, PAIRS)
 
 
 @dataclass(frozen=True)
@@ -53,10 +61,39 @@ class Pretrained(ABC):
 
     @property
     def recipe(self) -> engine.Recipe:
-        """How the engine gets the network; what was tuned is part of its key."""
-        changed = {name: self.config[name] for name in ("learnt", "layers") if name in self.config}
-        key = {"family": self.family, "version": self.version, **self._key(), **changed}
+        """How the engine gets the network with what was tuned in place, which is part of its key."""
+        key = self._keyed(KEY, PAIRS, "layers")
         return engine.Recipe(key, self.network, self._example, self._lengths, passing=bool(self.learnt))
+
+    @cached_property
+    def running(self) -> engine.Recipe:
+        """How the engine gets the network that gives the features: where pairs are its inputs it knows the
+        layers beside which they stand, and none of their numbers.
+        """
+        if PAIRS not in self.config:
+            return self.recipe
+        key, settled = self._keyed(PAIRS), str(self.config[KEY])
+        return engine.Recipe(
+            key, self._adapted, self._added_example, self._lengths, shared=1, settled_by=settled
+        )
+
+    def _keyed(self, *names: str) -> dict[str, Any]:
+        changed = {name: self.config[name] for name in names if name in self.config}
+        return {"family": self.family, "version": self.version, **self._key(), **changed}
+
+    def _adapted(self) -> Any:
+        from graftwork.backbones.adapters import Adapted
+
+        return Adapted(self._build(), self.config[PAIRS], self.source.name).eval()
+
+    def _added_example(self) -> engine.Arrays:
+        example = self._example()
+        return beside(example, [self.added] * len(example[0]))
+
+    @cached_property
+    def added(self) -> Added:
+        """See `Sharing.added`."""
+        return Added(str(self.config[KEY]), strung(self.learnt)) if PAIRS in self.config else NOTHING
 
     @abstractmethod
     def _key(self) -> Mapping[str, Any]:
@@ -173,7 +210,7 @@ class Pretrained(ABC):
 
         names = tuple(known_block(self.blocks(), block, self.source.name) for block in blocks)
         if names not in self._variations:
-            config = {key: value for key, value in self.config.items() if key not in _MEASURED}
+            config = {name: said for name, said in self.config.items() if name not in (*_MEASURED, PAIRS)}
             widths = self._widths(names)
             bare = replace(
                 self, config={**config, "layers": [list(pair) for pair in zip(names, widths, strict=True)]}
@@ -206,9 +243,24 @@ class Pretrained(ABC):
         changed = replace(self, config=config, learnt=dict(learnt))
         if learnt and not settle:
             return replace(changed, config={**config, **self._unsettled()})
+        if self._beside(pairs := pairs_of(learnt)):
+            changed = replace(changed, config={**config, PAIRS: pairs})
         # where torch was asked for, or all that agreed, nothing else is tried
         settled = self.runtime == "torch" and self.config["parity"]["rows"]
         return replace(changed, config=changed.settled(sample, "torch" if settled else None))
+
+    def _beside(self, pairs: Sequence[Pair]) -> bool:
+        """Whether the network can take these pairs as inputs; tried once for each set of layers and ranks."""
+        if not pairs or "layers" in self.config:
+            return False
+        from graftwork.backbones.adapters import fits
+
+        def tried() -> dict[str, Any]:
+            row = [array[:1] for array in self.sample_inputs(None)[0]]
+            return {"fits": fits(self._build(), pairs, row, self.source.name)}
+
+        key = {"network": self._keyed(), "pairs": pairs, "by": engine.runtime_version("torch")}
+        return bool(paths.kept("pairs", key, tried)["fits"])
 
     def _unsettled(self) -> dict[str, Any]:
         """The path that needs no conversion: torch in float32 instead of OpenVINO, agreed on no row."""
@@ -230,10 +282,18 @@ class Pretrained(ABC):
 
     @cached_property
     def fingerprint(self) -> str:
+        return self._digest(self.recipe)
+
+    @cached_property
+    def shared(self) -> str:
+        """See `Sharing.shared`."""
+        return self._digest(self.running)
+
+    def _digest(self, recipe: engine.Recipe) -> str:
         runtime: engine.Runtime = self.config["runtime"]
         return paths.digest_of(
             {
-                "network": dict(self.recipe.key),
+                "network": dict(recipe.key),
                 "preprocessing": self.config["preprocessing"],
                 "reader": self.reader,
                 "runtime": [runtime, engine.runtime_version(runtime)],
@@ -248,7 +308,7 @@ class Pretrained(ABC):
         out = blank(len(rows), self.width)
         unreadable: dict[int, str] = {}
         if len(rows):
-            runner = engine.runner(self.recipe, self.config["runtime"], self.config["precision"])
+            runner = engine.runner(self.running, self.config["runtime"], self.config["precision"])
             self._run(runner, rows, out, unreadable, notify)
         for i in unreadable:
             out[i] = np.nan
@@ -273,17 +333,20 @@ class Pretrained(ABC):
         notify: Notify,
     ) -> None:
         """Fill `out` (rows, width), but for the rows that go into `unreadable`."""
-        engine.collect(runner, self.batches(rows, unreadable), out, notify, "features")
+        engine.collect(runner, self._with_added(self.batches(rows, unreadable)), out, notify, "features")
+
+    def _with_added(self, batches: Iterable[engine.Batch]) -> Iterable[engine.Batch]:
+        return ((places, beside(arrays, [self.added] * len(places))) for places, arrays in batches)
 
     def runner(self) -> engine.Runner:
         """See `Served.runner`."""
-        ready = engine.runner(self.recipe, self.config["runtime"], self.config["precision"])
+        ready = engine.runner(self.running, self.config["runtime"], self.config["precision"])
         # texts gather while the network works, and go together: the less it holds, the more they are
         return ready.beside(1 if self.kind == "text" else AHEAD)
 
     def release(self) -> None:
         """See `Kept.release`."""
-        engine.release(self.recipe, self.config["runtime"], self.config["precision"])
+        engine.release(self.running, self.config["runtime"], self.config["precision"])
 
     def together(self, inputs: engine.Arrays) -> int:
         """See `Served.together`."""
@@ -303,9 +366,9 @@ class Pretrained(ABC):
 
         def chosen() -> Sequence[engine.Arrays]:
             notify(Progress("comparing runtimes, once for this source", 0, None, "rows"))
-            return self.sample_inputs(sample)
+            return [beside(inputs, [self.added]) for inputs in self.sample_inputs(sample)]
 
-        decision = engine.decide(self.recipe, chosen, wanted, made_up=sample is None)
+        decision = engine.decide(self.running, chosen, wanted, made_up=sample is None)
         return {
             **self.config,
             "runtime": decision.runtime,
@@ -364,50 +427,3 @@ def room(shape: tuple[int, ...], dtype: type[Number]) -> NDArray[Number]:
         except OSError:
             return np.empty(shape, dtype)
         return np.memmap(file, dtype, "r+", shape=shape)
-
-
-def load_encoder(
-    source: Source, needed: Callable[[str], bool] = lambda name: True, auto: str = "AutoModel"
-) -> Any:
-    """The source's torch module (float32, eval), its files verified first.
-
-    needed: whether a parameter matters; ArtefactError where the weights lack one that does.
-    auto: the class of transformers that chooses the module by its architecture.
-    """
-    source.verify()
-    with quiet():
-        import torch
-        import transformers
-        from transformers import AutoConfig
-
-        try:
-            config = AutoConfig.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
-        except (ValueError, KeyError, OSError) as error:
-            raise RequestError(
-                f"source {source.name!r} has architecture "
-                f"{source.json('config.json').get('model_type')!r}, which the installed transformers cannot "
-                "build; try: pip install -U transformers, or another source"
-            ) from error
-        try:
-            module, report = getattr(transformers, auto).from_pretrained(
-                source.folder,
-                config=config,
-                dtype=torch.float32,
-                attn_implementation="eager",  # the plain formula is what every converter understands
-                trust_remote_code=False,
-                local_files_only=True,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-        except (ValueError, KeyError, OSError, RuntimeError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ArtefactError(
-                f"source {source.name!r} cannot be loaded ({reason}); fetch it again"
-            ) from error
-    absent = sorted(name for name in report["missing_keys"] if needed(name))
-    if absent:
-        raise ArtefactError(
-            f"the weights of {source.name!r} lack {len(absent)} tensors that its config.json asks for, first "
-            f"{absent[0]!r}; weights and configuration belong to different models"
-        )
-    return module.eval()

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from graftwork.backbones.base import Backbone
     from graftwork.backbones.engine import Arrays, Runner
 
 
@@ -35,6 +36,35 @@ class Reading(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Added:
+    """What one of the backbones that share a network brings to its rows. key: alike where the numbers are.
+
+    numbers: (1, count) float32; None for a network that takes nothing but rows.
+    """
+
+    key: str = ""
+    numbers: NDArray[np.float32] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.numbers is None else self.numbers.nbytes
+
+
+NOTHING = Added()
+
+
+def beside(inputs: "Arrays", added: Sequence[Added]) -> "Arrays":
+    """The inputs of some rows with what belongs to each: (*inputs, whose (rows,) int64, (keys, count))."""
+    distinct = {one.key: one.numbers for one in added if one.numbers is not None}
+    if not distinct:
+        return inputs
+    places = {key: i for i, key in enumerate(distinct)}
+    numbers = [one for one in distinct.values() if one is not None]
+    whose = np.array([places[one.key] for one in added], dtype=np.int64)
+    return *inputs, whose, numbers[0] if len(numbers) == 1 else np.concatenate(numbers)
+
+
 @runtime_checkable
 class Kept(Protocol):
     """A backbone whose network this process keeps for whoever asks for it next."""
@@ -59,6 +89,28 @@ class Served(Protocol):
     def joined(self, features: NDArray[np.float32], lengths: NDArray[np.float64]) -> NDArray[Any]:
         """(windows, width) features of one row's windows -> (width,)."""
         ...
+
+
+@runtime_checkable
+class Sharing(Served, Protocol):
+    """A backbone whose network may run rows of others too, each with what its own backbone adds."""
+
+    @property
+    def shared(self) -> str:
+        """Hex digest of all but what is added; the fingerprint where nothing is."""
+        ...
+
+    @property
+    def added(self) -> Added: ...
+
+
+def network_of(backbone: "Backbone") -> str:
+    """What names the network that runs its rows: the same for all that share it."""
+    return backbone.shared if isinstance(backbone, Sharing) else backbone.fingerprint
+
+
+def added_of(backbone: "Backbone") -> Added:
+    return backbone.added if isinstance(backbone, Sharing) else NOTHING
 
 
 @runtime_checkable

@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from graftwork.backbones import engine
 from graftwork.backbones.base import BackboneState, Examples, Options
-from graftwork.backbones.pretrained import Pretrained, load_encoder, on_this_machine
+from graftwork.backbones.loading import load_encoder
+from graftwork.backbones.pretrained import Pretrained, on_this_machine
 from graftwork.backbones.served import Prepared
 from graftwork.errors import ArtefactError, RequestError, Unreadable
 from graftwork.records import Notify, silent
@@ -52,17 +54,9 @@ class TextEncoder(Pretrained):
 
     @cached_property
     def tokenizer(self) -> Any:
-        from tokenizers import Tokenizer
-
-        try:
-            tokenizer = Tokenizer.from_file(str(self.source.folder / "tokenizer.json"))
-        except Exception as error:  # the library raises Exception itself
-            raise ArtefactError(
-                f"{self.source.folder / 'tokenizer.json'} cannot be read ({error}); fetch it again"
-            ) from error
-        tokenizer.no_padding()
-        tokenizer.enable_truncation(self.limit)
-        return tokenizer
+        return _tokenizer(
+            self.source.folder / "tokenizer.json", self.source.files["tokenizer.json"], self.limit
+        )
 
     def batches(self, rows: Rows, unreadable: dict[int, str]) -> Iterator[engine.Batch]:
         column = rows.column
@@ -197,6 +191,20 @@ def restore(state: BackboneState) -> TextEncoder:
         raise ArtefactError("this text backbone names no source; restore the artefact from a copy")
     saved = TextEncoder(state.source, state.config, state.arrays)
     return replace(saved, config=on_this_machine(saved))
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(path: Path, digest: str, limit: int) -> Any:
+    """Shared by all that are tuned from one source; digest: of the file, which may be replaced."""
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises Exception itself
+        raise ArtefactError(f"{path} cannot be read ({error}); fetch it again") from error
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(limit)
+    return tokenizer
 
 
 def _stack(tokens: list[list[int]], length: int) -> engine.Arrays:

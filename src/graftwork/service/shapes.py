@@ -291,7 +291,8 @@ class ModelInFull(Model):
 
 
 class Backbone(Shown):
-    """bytes: what its weights take in memory. last: seconds since it was last asked."""
+    """bytes: what its weights take in memory. last: seconds since it was last asked. adapters: how many
+    low-rank changes of it are in memory, of as many tasks or more, which share it."""
 
     fingerprint: str
     source: str | None
@@ -301,6 +302,7 @@ class Backbone(Shown):
     width: int
     bytes: int
     tasks: int
+    adapters: int
     rows: int
     last: float
 

@@ -1,4 +1,4 @@
-"""One line a backbone: inputs of all requests, in fair turns, go through its network without a pause.
+"""One line a network: inputs of all requests, in fair turns, go through its network without a pause.
 
 Nothing waits for a batch to fill. While the network works on as much as it can, inputs gather; as soon
 as it has room, those that may go together go together.
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftwork.backbones.engine import Arrays, Batch, cores
-from graftwork.backbones.served import Prepared
+from graftwork.backbones.served import NOTHING, Added, Prepared, beside
 from graftwork.errors import GraftworkError, Unreadable, WorkError
 from graftwork.rows import IntArray
 from graftwork.serving.reading import Job, Readers
@@ -34,6 +34,7 @@ class Asked(ABC):
     """What one request asks of one backbone, and what came of it so far.
 
     contents: each once. features: (contents, width), NaN where unreadable. failure: what else went wrong.
+    added: what the backbone adds to its rows where the network is shared.
     """
 
     contents: Sequence[Item]
@@ -43,6 +44,7 @@ class Asked(ABC):
     left: int = field(init=False)
     gone: bool = field(default=False, init=False)
     """Nobody waits for it any more."""
+    added: Added = field(default=NOTHING, init=False)
 
     def __post_init__(self) -> None:
         self.left = len(self.contents)
@@ -85,7 +87,7 @@ class _Window:
 
 
 class Line:
-    """The inputs of one backbone, from being asked to being features."""
+    """The inputs of one network, from being asked to being features."""
 
     def __init__(self, way: Way, width: int, readers: Readers, name: str = "line") -> None:
         self.width, self.rows, self.batches, self.last = width, 0, 0, time.monotonic()
@@ -233,8 +235,9 @@ class Line:
         while (windows := self._next_batch(slots, numbers)) is not None:
             positions, chosen = windows
             self._read_on()
-            inputs = zip(*(window.inputs for window in chosen), strict=True)
-            yield positions, chosen[0].inputs if len(chosen) == 1 else tuple(map(np.concatenate, inputs))
+            each = zip(*(window.inputs for window in chosen), strict=True)
+            inputs = chosen[0].inputs if len(chosen) == 1 else tuple(map(np.concatenate, each))
+            yield positions, beside(inputs, [window.row.asked.added for window in chosen])
 
     def _next_batch(self, slots: int, numbers: Iterator[int]) -> tuple[IntArray, list[_Window]] | None:
         """Waits until the network has room and something is ready; None where the run should end."""

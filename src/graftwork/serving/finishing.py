@@ -33,6 +33,10 @@ class Request(Asked):
     answer: "asyncio.Future[list[Replies]]"
     finishing: "Finishing"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.added = self.tasks[0].added
+
     def finish(self) -> None:
         self.finishing.put(self)
 
@@ -66,7 +70,7 @@ class Finishing:
             requests = self._waiting.pop(loop)
         groups: defaultdict[str, list[Request]] = defaultdict(list)
         for request in requests:
-            groups[request.tasks[0].fingerprint].append(request)
+            groups[request.tasks[0].network].append(request)
         for together in groups.values():
             work = sum(len(one.tasks) * len(one.contents) for one in together if one.failure is None)
             if work <= LITTLE:
@@ -95,7 +99,7 @@ def _tell(requests: Sequence[Request], outcomes: Sequence[_Outcome]) -> None:
 
 
 def _outcomes(requests: Sequence[Request]) -> list[_Outcome]:
-    """What is to be told to each of these requests, which share a backbone."""
+    """What is to be told to each of these requests, which share a network."""
     found: dict[int, _Outcome] = {i: one.failure for i, one in enumerate(requests) if one.failure is not None}
     whole = [i for i in range(len(requests)) if i not in found]
     if not whole:

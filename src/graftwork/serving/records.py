@@ -28,7 +28,11 @@ class Replies:
 
 @dataclass(frozen=True)
 class Held:
-    """One backbone in memory. bytes: what its weights take. last: seconds since it was last asked."""
+    """One network in memory. bytes: what its weights take. last: seconds since it was last asked.
+
+    fingerprint: of its backbone; of the network alone where backbones share it that add low-rank pairs of
+    their own. adapters: how many of those are in memory; their bytes are their tasks'.
+    """
 
     fingerprint: str
     source: str | None
@@ -38,6 +42,7 @@ class Held:
     width: int
     bytes: int
     tasks: int
+    adapters: int
     rows: int
     last: float
 

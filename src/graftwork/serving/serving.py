@@ -25,7 +25,8 @@ Opened = TypeVar("Opened")
 
 
 class Serving:
-    """Answers for any number of artefacts; those with one backbone share its network and its batches.
+    """Answers for any number of artefacts; those with one network share it and its batches, with backbones
+    that add low-rank pairs of their own among them.
 
     head_memory, backbone_memory: bytes. readers: processes that read pictures and recordings, None for one
     a core. reading_bytes, reading_seconds: what one content may take. queue: inputs that may wait. offline:
@@ -67,9 +68,8 @@ class Serving:
             replies: list[Replies | None] = [None] * len(tasks)
             requests: list[Request] = []
             try:
-                for fingerprint, members in shared.items():
-                    about = [tasks[i] for i in members]
-                    requests.append(await self._asked(fingerprint, about, contents, index))
+                for members in shared.values():
+                    requests.append(await self._asked([tasks[i] for i in members], contents, index))
                 for members, request in zip(shared.values(), requests, strict=True):
                     for i, one in zip(members, await request.answer, strict=True):
                         replies[i] = one
@@ -88,7 +88,7 @@ class Serving:
         """Start the readers and open these artefacts with their backbones; from any thread but the loop's."""
         self._readers.warm()
         for folder in folders:
-            self._pool.load(self._tasks.get(folder).fingerprint)
+            self._pool.load(self._tasks.get(folder).network)
 
     def backbones(self) -> list[Held]:
         return self._pool.backbones()
@@ -142,15 +142,13 @@ class Serving:
         opened: Opened = await asyncio.shield(asyncio.wrap_future(found))
         return opened
 
-    async def _asked(
-        self, fingerprint: str, tasks: Sequence[Task], contents: Sequence[Item], index: IntArray
-    ) -> Request:
-        """The request, on its way."""
-        loop = asyncio.get_running_loop()
+    async def _asked(self, tasks: Sequence[Task], contents: Sequence[Item], index: IntArray) -> Request:
+        """The request of tasks of one fingerprint, on its way."""
+        loop, network = asyncio.get_running_loop(), tasks[0].network
         while True:
-            loaded = self._pool.held(fingerprint)
+            loaded = self._pool.held(network)
             if loaded is None:
-                loaded = await self._once(self._pool.load, fingerprint)
+                loaded = await self._once(self._pool.load, network)
             features = np.empty((len(contents), loaded.backbone.width), np.float32)
             answer: asyncio.Future[list[Replies]] = loop.create_future()
             request = Request(contents, features, tasks, index, answer, self._finishing)

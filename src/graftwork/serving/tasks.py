@@ -1,8 +1,9 @@
-"""Tasks opened on demand: a head each, the backbone of many opened and replayed once.
+"""Tasks opened on demand: a head each, the network of many opened once.
 
 An artefact's files are verified when it is opened. The first that brings a backbone answers its probe rows
 through the network, as `graftwork.artefact.load` does; further ones replay their head on the features that
-were recorded when they were saved. Heads are held under a limit of bytes; those asked longest ago go.
+were recorded when they were saved. Heads, with the low-rank pairs that a task adds to a network that it
+shares, are held under a limit of bytes; those asked longest ago go.
 """
 
 import threading
@@ -12,11 +13,13 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from graftwork import opening, paths
 from graftwork.backbones.base import Backbone
+from graftwork.backbones.served import NOTHING, Added, added_of, network_of
 from graftwork.errors import ArtefactError, RequestError
 from graftwork.manifest import Manifest, read, verify
 from graftwork.model import Familiarity, Head, Model
@@ -34,7 +37,10 @@ Stamp = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Task:
-    """One artefact, ready to answer what its backbone makes of an input. bytes: that it takes in memory."""
+    """One artefact, ready to answer what its backbone makes of an input. bytes: that it takes in memory.
+
+    network: see `served.network_of`; added: what its backbone adds there.
+    """
 
     folder: Path
     digest: str
@@ -44,6 +50,8 @@ class Task:
     familiarity: Familiarity | None
     fingerprint: str
     bytes: int
+    network: str
+    added: Added = NOTHING
 
 
 @dataclass
@@ -75,7 +83,8 @@ class Tasks:
         self._held: OrderedDict[Path, _Held] = OrderedDict()
         self._bytes = self._opened = 0
         self._backbones: dict[str, Backbone] = {}
-        self._claims: dict[str, str] = {}
+        self._claims: dict[str, tuple[str, str]] = {}
+        self._added: WeakValueDictionary[str, Added] = WeakValueDictionary()
         self._places: dict[str, Path] = {}
         self._proven: set[tuple[str, str]] = set()
         self._replayed: set[str] = set()
@@ -116,17 +125,17 @@ class Tasks:
                         raise
             return found
 
-    def backbone(self, fingerprint: str) -> Backbone:
-        """The backbone of a task that was opened; one that was dropped is opened again.
+    def backbone(self, network: str) -> Backbone:
+        """A backbone of a task that was opened, of that network; where it was dropped one is opened again.
 
         Raises ArtefactError where no artefact is left that it could be opened from, RequestError where its
         source is gone.
         """
         missing: dict[Path, RequestError] = {}
         with self._lock:
-            found = self._backbones.get(fingerprint)
-            places = [one.task.folder for one in self._held.values() if one.task.fingerprint == fingerprint]
-            places.append(self._places[fingerprint])
+            found = self._backbones.get(network)
+            places = [one.task.folder for one in self._held.values() if one.task.network == network]
+            places.append(self._places[network])
         for folder in [] if found else places:
             try:
                 manifest = read(folder)[0]
@@ -140,7 +149,7 @@ class Tasks:
             except RequestError as error:  # another may have the source in itself
                 missing[place] = error
                 continue
-            if other.fingerprint == fingerprint:
+            if network_of(other) == network:
                 found = other
                 break
         if found is None:
@@ -151,10 +160,10 @@ class Tasks:
             )
         return found
 
-    def drop(self, fingerprint: str) -> None:
-        """Let go of a backbone that is not needed now."""
+    def drop(self, network: str) -> None:
+        """Let go of a network's backbone, which is not needed now."""
         with self._lock:
-            self._backbones.pop(fingerprint, None)
+            self._backbones.pop(network, None)
 
     def forget(self, folder: Path) -> None:
         """Let go of an artefact that was deleted or replaced."""
@@ -162,13 +171,20 @@ class Tasks:
             self._remove(folder)
 
     def counted(self) -> Mapping[str, int]:
-        """Fingerprint -> tasks of that backbone in memory."""
+        """Network -> tasks of it in memory."""
         with self._lock:
-            return Counter(one.task.fingerprint for one in self._held.values())
+            return Counter(one.task.network for one in self._held.values())
+
+    def adapters(self) -> Mapping[str, int]:
+        """Network -> how many different low-rank changes of it are in memory, where there are any."""
+        with self._lock:
+            pairs = {(task.network, task.added.key) for one in self._held.values() for task in [one.task]}
+        return Counter(network for network, key in pairs if key)
 
     def figures(self) -> Mapping[str, float]:
-        """For metrics: tasks in memory, the bytes they take, and how many were opened so far."""
-        return {"tasks_held": len(self._held), "task_bytes": self._bytes, "tasks_opened": self._opened}
+        """For metrics: tasks in memory, their bytes, their low-rank changes, how many were opened so far."""
+        counted = {"tasks_held": len(self._held), "task_bytes": self._bytes, "tasks_opened": self._opened}
+        return {**counted, "adapters_held": sum(self.adapters().values())}
 
     def _open(self, folder: Path, stamp: Stamp | None) -> Task:
         manifest, digest = read(folder)
@@ -183,6 +199,9 @@ class Tasks:
         if new:
             self._replay(claim, manifest, Model(backbone, head, known))
         familiarity = self._quick(known)
+        added = added_of(backbone)
+        with self._lock:
+            added = self._added.setdefault(added.key, added) if added.key else added
         task = Task(
             folder,
             digest,
@@ -191,7 +210,9 @@ class Tasks:
             head,
             familiarity,
             backbone.fingerprint,
-            _size(head, familiarity),
+            _size(head, familiarity) + added.nbytes,
+            network_of(backbone),
+            added,
         )
         with self._lock:
             self._opened += 1
@@ -217,16 +238,18 @@ class Tasks:
         """The backbone that the manifest speaks of, built where no artefact has brought it yet."""
         with self._turn(claim.key):
             with self._lock:
-                known = self._backbones.get(self._claims.get(claim.key, ""))
-            if known is not None:
+                network, fingerprint = self._claims.get(claim.key, ("", ""))
+                known = self._backbones.get(network)
+            if known is not None and known.fingerprint == fingerprint:
                 return known
             backbone = opening.backbone_of(claim.folder, manifest, offline=self._offline)
             with self._lock:
-                # the same numbers by another name: the one that is held serves both
-                backbone = self._backbones.setdefault(backbone.fingerprint, backbone)
-                self._claims[claim.key] = backbone.fingerprint
-                self._places[backbone.fingerprint] = claim.folder
-            return backbone
+                # the same numbers by another name: the one that is held serves both; of those that share
+                # a network one is held, by which it can be loaded
+                held = self._backbones.setdefault(network_of(backbone), backbone)
+                self._claims[claim.key] = network_of(backbone), backbone.fingerprint
+                self._places[network_of(backbone)] = claim.folder
+            return held if held.fingerprint == backbone.fingerprint else backbone
 
     def _quick(self, known: Familiarity | None) -> Familiarity | None:
         """What tells unknown inputs as `known` does, sooner and in less memory."""

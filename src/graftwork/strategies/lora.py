@@ -1,7 +1,7 @@
 """`lora`: two small matrices beside each projection of a transformer learn; all of its own weights stay.
 
-Hu et al. 2021, "LoRA". Training goes through peft; what is served is the network with the matrices added
-to its weights, so an answer costs what it did before.
+Hu et al. 2021, "LoRA". Training goes through peft; what is served is the source's network with the matrices
+as inputs (see adapters.py), which all tasks that adapt the same layers share.
 """
 
 from collections.abc import Mapping, Sequence
@@ -126,10 +126,10 @@ def matrices(network: nn.Module, cut: Cut, before: Mapping[str, Tensor]) -> dict
             continue
         target = f"{name}.weight".removeprefix(cut.prefix)
         down, up = (getattr(module, part)[_ADAPTER].weight.detach().cpu() for part in ("lora_A", "lora_B"))
-        if bool(up.any()):
-            found[target + LORA_A] = np.array(down.float().numpy())
-            found[target + LORA_B] = np.array((up * module.scaling[_ADAPTER]).float().numpy())
-    return found
+        found[target + LORA_A] = np.array(down.float().numpy())
+        found[target + LORA_B] = np.array((up * module.scaling[_ADAPTER]).float().numpy())
+    # all or none: tasks that adapt the same layers share a network, also where some pair has not moved
+    return found if any(array.any() for name, array in found.items() if name.endswith(LORA_B)) else {}
 
 
 def _require_peft() -> None:
