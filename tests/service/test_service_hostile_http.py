@@ -165,6 +165,21 @@ def test_pipelined_requests_are_answered_in_order(server: Running) -> None:
     assert re.findall(rb"HTTP/1.1 (\d+)", heard) == [b"200", b"404"] * 20
 
 
+def test_of_two_hosts_none_is_believed(server: Running) -> None:
+    asked = server.header("GET /healthz")
+    assert status(server.talk(asked.replace(b"\r\n", b"\r\nHost: evil.example\r\n", 1))) == 400
+
+
+def test_what_trails_a_body_is_no_header(server: Running) -> None:
+    owner = '{"name": "nobody"}'
+    head = server.header(
+        "POST /v1/owners", Content_Type="application/json", Transfer_Encoding="chunked", Connection="close"
+    )
+    for trailer in ("Authorization: Bearer gw_wrong", "Content-Type: text/plain", "Host: evil.example"):
+        heard = server.talk(head + f"{len(owner):x}\r\n{owner}\r\n0\r\n{trailer}\r\n\r\n".encode())
+        assert status(heard) in (201, 409), heard
+
+
 def test_a_body_longer_than_it_says_is_no_part_of_the_request(server: Running) -> None:
     head = server.header("POST /v1/datasets", Content_Type="application/json", Content_Length="2")
     heard = server.talk(head + b"{}" + b'{"name": "x"}' * 10)

@@ -130,3 +130,19 @@ def test_a_path_of_wrong_form_is_404_and_a_wrong_method_405(client: Any) -> None
 def test_a_missing_body_is_told_of(client: Any) -> None:
     found = problem_in(client.post("/v1/rows/1"), 422)
     assert found["errors"][0]["pointer"] == ""
+
+
+def test_places_of_this_machine_are_no_strangers_business() -> None:
+    def told(detail: str) -> str:
+        return respond(Problem(409, "conflict", detail), "id").body.decode()
+
+    root = Path(__file__).parent
+    for place in (str(root / "tickets.graft"), f"{root}/tickets.graft/", f"file://{root}/tickets.graft"):
+        said = told(f"the source of '{place}' ({place}) is gone: {place}; bring it back")
+        assert str(root) not in said and "'tickets.graft' (tickets.graft)" in said.replace("file://", "")
+    for plain in (
+        "see /openapi.json; POST /v1/files",
+        "/files/0/label: is missing",
+        "and/or 1/2, a//b, 3 / 4",
+    ):
+        assert plain in told(plain)

@@ -1,5 +1,6 @@
 """multipart/form-data read as it arrives: nothing is held that nobody asked for, nothing goes to disk."""
 
+import logging
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from graftwork.service.problems import Problem, bad_request
 MOST_HEADERS = 8_000
 """Bytes of the headers of one part."""
 MOST_PARTS = 1_000
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # what it warns of, the sender is told
 _TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,50}/[a-z0-9!#$&^_.+-]{1,49}")
 
 

@@ -1,8 +1,18 @@
 """Errors as the API gives them: application/problem+json (RFC 9457) with a code and pointers."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+_TOPS = "|".join(sorted(re.escape(one.name) for one in Path("/").iterdir() if one.is_dir()))
+_PLACE = re.compile(rf"""(?<![\w.~-])/(?:{_TOPS})(?:/[^\s/'",:;()]+)*/([^\s/'",:;()]+)/?""")
+
+
+def without_places(said: str) -> str:
+    """A message of anything below, as strangers may see it: of a path of this machine its last name alone."""
+    return _PLACE.sub(r"\1", said)
 
 
 @dataclass(frozen=True)
@@ -17,7 +27,8 @@ class Pointer:
 class Problem(Exception):
     """Raised anywhere in the service; the application answers with `status` and `body`.
 
-    code: stable, for programs; detail: one line for a person: seen, expected, next step.
+    code: stable, for programs; detail: one line for a person: seen, expected, next step. Places of this
+    machine in it are told by their last names alone.
     """
 
     status: int
@@ -25,6 +36,9 @@ class Problem(Exception):
     detail: str
     pointers: Sequence[Pointer] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.detail = without_places(self.detail)
 
     def __str__(self) -> str:
         return self.detail

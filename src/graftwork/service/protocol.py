@@ -66,6 +66,10 @@ class Connection(HttpToolsProtocol):
         self._header_bytes = 0
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._part == "header":  # what follows a body in pieces is no header of its request
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._disarm()
         self._part = "body"
@@ -109,6 +113,8 @@ class Connection(HttpToolsProtocol):
             return too_many("connections", f"more than {most} connections are open; use fewer", 2.0)
         if sum(len(name) + len(value) + 4 for name, value in self.headers) > HEADER_BYTES:
             return _too_long(HEADER_BYTES)
+        if sum(name == b"host" for name, _ in self.headers) > 1:
+            return Problem(400, "bad-request", "Host came more than once; send it once")
         return None
 
     def _refuse(self, problem: Problem) -> None:
