@@ -4,15 +4,18 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import hostile
 import pytest
 
 from graftwork import artefact, transfer
+from graftwork.errors import RequestError
 from graftwork.service.database.tables import Dataset, Job
 from graftwork.service.jobs import queue
 from graftwork.service.settings import Quotas
+from graftwork.service.work import data
 from tiny_shop import Shop
 
 pytestmark = pytest.mark.usefixtures("brisk")
@@ -342,3 +345,17 @@ def test_warming_imports_all_kinds_of_work() -> None:
     assert {
         f"graftwork.service.work.{name}" for name in ("inspecting", "ranking", "fitting", "importing")
     } <= set(sys.modules)
+
+
+@pytest.mark.parametrize(
+    ("labels", "word"),
+    [
+        ([str(i) for i in range(5_001)], "5,001 classes"),
+        (["good", "b" * 1_001], "a label of 1,001"),
+        ([f"{i} {'b' * 900}" for i in range(300)], "characters together"),
+    ],
+)
+def test_labels_that_every_answer_would_repeat_are_bounded(labels: list[str], word: str) -> None:
+    said: Any = SimpleNamespace(name="tickets", labels=labels)
+    with pytest.raises(RequestError, match=word):
+        data._refuse_many(said)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 import tiny
 from graftwork import sources
 from graftwork.backbones import cutting
-from graftwork.backbones.pooling import HeldNorm, LayersNetwork, TextNetwork, held_alone
 from graftwork.backbones.loading import load_encoder
+from graftwork.backbones.pooling import HeldNorm, LayersNetwork, TextNetwork, held_alone
 
 THREADS, TIMES = 4, 40
 

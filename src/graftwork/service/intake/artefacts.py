@@ -7,14 +7,16 @@ are never opened as a network, and no folder, name or address in it is looked at
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from graftwork import artefact, sources
 from graftwork.datasets.hidden import HIDDEN
 from graftwork.errors import GraftworkError
 from graftwork.manifest import Manifest, SourceEntry
 from graftwork.service.intake import archives
-from graftwork.service.intake.names import CLASSES, LABEL
+from graftwork.service.intake.names import CLASSES, LABEL, LETTERS
 from graftwork.service.problems import Problem, bad_request
 from graftwork.service.settings import Limits
 
@@ -22,6 +24,15 @@ ENTRIES = 500
 BYTES = 2_000_000_000
 HEAD_BYTES = 300_000_000
 MANIFEST_BYTES = 20_000_000
+INPUTS = {
+    **dict.fromkeys(("framing.height", "framing.width", "framing.resize", "size"), 2_048),
+    "tokens": 65_536,
+    "rate": 400_000,
+    "seconds": 120,
+    "most": 1_000,
+}
+"""What an artefact may say of its inputs: pixels a side, tokens of a text; samples a second, seconds and
+number of a recording's windows. Memory and time of every prediction follow from them."""
 _FILES = re.compile(
     r"manifest\.json|report\.html|(head|backbone|familiarity|probe/answers)\.safetensors|probe/row-\d{1,3}"
 )
@@ -109,7 +120,32 @@ def _described(folder: Path) -> Manifest:
         raise bad_request(
             f"the artefact has the label {strange[:40]!a}; expected plain text of {LABEL} characters"
         )
+    letters = sum(map(len, labels))
+    if letters > LETTERS:
+        raise bad_request(
+            f"the artefact's labels have {letters:,} characters together; expected {LETTERS:,} at most"
+        )
+    _require_sane(manifest.backbone.config)
     return manifest
+
+
+def _require_sane(config: Mapping[str, Any], inside: str = "") -> None:
+    """Raise where a network would be asked for inputs that no network takes, and no memory holds."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            _require_sane(value, name)
+            continue
+        most = INPUTS.get(f"{inside}.{name}", INPUTS.get(name))
+        said = value if isinstance(value, list) else [value]
+        if most is not None and not all(one is None or (_is_number(one) and 0 < one <= most) for one in said):
+            raise bad_request(
+                f"the artefact prepares its inputs with {name} = {str(value)[:40]}; expected {most:,} at "
+                "most: fit it again"
+            )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _neutral(folder: Path, manifest: Manifest) -> None:

@@ -11,8 +11,9 @@ LONGEST_PART = 255
 """Bytes of one folder's or file's name, as file systems have it."""
 LONGEST = 1_000
 DEEPEST = 32
-CLASSES, LABEL = 5_000, 1_000
-"""Classes that there may be, and characters of a label: every answer repeats them."""
+CLASSES, LABEL, LETTERS = 5_000, 1_000, 200_000
+"""Classes that there may be, characters of a label, and of all labels of a model: every answer repeats them,
+and the server holds them of every model."""
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"{name}{number}" for name in ("com", "lpt") for number in range(1, 10))]
 )

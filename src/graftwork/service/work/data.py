@@ -18,7 +18,7 @@ from graftwork.errors import RequestError, Unreadable
 from graftwork.rows import UNLABELLED, Column, Contents, Dataset, Files, Kind, Rows, Split, Texts
 from graftwork.service.database import tables
 from graftwork.service.intake.arrange import CONTENTS, Arranged, arranged, to_load
-from graftwork.service.intake.names import CLASSES, LABEL
+from graftwork.service.intake.names import CLASSES, LABEL, LETTERS
 from graftwork.service.problems import bad_request, not_found
 from graftwork.service.settings import Settings
 
@@ -171,6 +171,12 @@ def _refuse_many(data: Dataset) -> None:
         raise RequestError(
             f"{data.name} has a label of {len(longest):,} characters, {longest[:40]!r}...; expected "
             f"{LABEL:,} at most: is the label column the right one?"
+        )
+    letters = sum(map(len, data.labels))
+    if letters > LETTERS:
+        raise RequestError(
+            f"{data.name} has labels of {letters:,} characters together; expected {LETTERS:,} at most: is "
+            "the label column the right one?"
         )
 
 
