@@ -7,7 +7,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import event, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from graftwork.errors import RequestError, WorkError
 from graftwork.service.database import Database, migrate
@@ -195,3 +195,12 @@ def test_a_database_that_another_program_holds_is_said_to_be_locked(
     holder, waiter = Database(url), Database(url)
     with holder.connect(), pytest.raises(WorkError, match="locked"):
         migrate(waiter)
+
+
+def test_a_full_disk_asks_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OperationalError("BEGIN", None, Exception("database or disk is full"))
+
+    monkeypatch.setattr("sqlalchemy.engine.Engine.connect", full)
+    with pytest.raises(WorkError, match="make room"):
+        migrate(Database(f"sqlite:///{tmp_path / 'a.db'}"))

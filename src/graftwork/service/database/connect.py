@@ -62,6 +62,8 @@ class Database:
                 opened.enter_context(connection.begin())
             except DatabaseError as error:  # no database at all, not only one that does not answer
                 hint = "put a backup back" if self.is_sqlite else "leave --database out to use SQLite"
+                if "disk is full" in str(error.orig):
+                    hint = "make room on its disk"
                 raise WorkError(
                     f"the database {self.shown} cannot be opened ({_first_line(error.orig)}); "
                     f"check its address, or {hint}"
