@@ -16,6 +16,7 @@ from graftwork.backbones.adapters import Adapted, fits
 from graftwork.backbones.base import BackboneState
 from graftwork.backbones.learnt import KEY, LORA_A, LORA_B, PAIRS, pairs_of, strung
 from graftwork.backbones.pretrained import Pretrained
+from graftwork.backbones.quiet import quiet
 from graftwork.backbones.served import NOTHING, Added, beside
 from graftwork.errors import ArtefactError
 from graftwork.rows import Rows
@@ -185,6 +186,38 @@ def test_a_network_that_cannot_take_pairs_row_by_row_is_found_out(turned: bool, 
     row = [np.random.default_rng(0).normal(size=(1, 3, 4)).astype(np.float32)]
     listed = [["layer.weight", 2, 4, 4]]
     assert fits(Turned(turned, plain), listed, row, "s") == (not turned and not plain)
+
+
+class Windows(nn.Module):
+    """Cuts each row into two windows, which its layer takes for rows, and is pooled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.layer(x.reshape(-1, x.shape[1] // 2, 4))
+        return hidden.reshape(x.shape).mean(1)
+
+
+def test_windows_of_a_row_take_the_rows_pairs_also_where_it_is_traced() -> None:
+    row = [np.random.default_rng(0).normal(size=(1, 6, 4)).astype(np.float32)]
+    listed = [["layer.weight", 2, 4, 4]]
+    assert fits(Windows(), listed, row, "s")
+    rng = torch.Generator().manual_seed(0)
+    x, numbers = torch.randn(5, 6, 4, generator=rng), torch.randn(3, 16, generator=rng)
+    whose = torch.tensor([0, 2, 1, 1, 0])
+    adapted = Adapted(Windows(), listed, "s").eval()
+    example = (x[:2], torch.tensor([0, 0]), numbers[:1])
+    with quiet():
+        traced = torch.jit.trace(adapted, example, check_trace=False)  # type: ignore[no-untyped-call]
+    with torch.inference_mode():
+        together = traced(x, whose, numbers)
+        for i in range(5):
+            own = numbers[whose[i]][None]
+            alone = adapted(x[i : i + 1], torch.tensor([0]), own)
+            torch.testing.assert_close(together[i : i + 1], alone)
 
 
 def test_a_network_without_its_pairs_is_as_it_was() -> None:
