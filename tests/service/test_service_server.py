@@ -19,6 +19,7 @@ from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
 import graftwork as gw
+import graftwork.service
 import tiny_server
 from graftwork.cli import app
 from graftwork.errors import ArtefactError
@@ -126,7 +127,7 @@ def test_a_folder_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
         ("--head-memory=-5MB", "is no size"),
         ("--backbone-memory=inf", "is no size"),
         ("--host=no.such.host.invalid", "give --host an address of this machine"),
-        ("--address=graft.example.org", "expected https://"),
+        ("--address=graft.example.org", "as https://graft.example.org"),
         ("--database=nonsense", "database"),
     ],
 )
@@ -137,8 +138,8 @@ def test_options_that_mean_nothing_are_refused_in_one_line(
 
 
 def test_without_its_extra_it_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [one for one in sys.modules if one.startswith("graftwork.service.server")]:
-        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "graftwork.service.server", raising=False)
+    monkeypatch.delattr(graftwork.service, "server", raising=False)  # it may have been imported already
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     done = CliRunner().invoke(app, ["serve", str(tmp_path)])
     assert done.exit_code == 2
