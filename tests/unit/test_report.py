@@ -436,6 +436,7 @@ def test_folds_are_named_as_such() -> None:
     procedure = replace(verdict("helped"), about="the procedure")
     text = Page(render(replace(result(), assessed_on="folds", verdict=procedure))).text
     assert "held out in folds" in text and "There is no test part" in text and "the procedure" in text
+    assert "the verdict is of all, so the two may differ" in text
 
 
 def test_pictures_are_embedded_only_as_what_they_are_and_up_to_a_limit() -> None:
