@@ -143,12 +143,12 @@ def test_an_adapters_bytes_are_its_tasks_and_go_with_it(tmp_path: Path, settled_
     folders = saved(tmp_path, 3)
     tasks = Tasks(10**9)
     first = tasks.get(folders[0])
-    assert first.added.nbytes == 2 * 8 * 2 * 16 * 4 and first.bytes > first.added.nbytes
+    numbers = 2 * (6 * 16 + 48 * 6 + 2 * 16 + 16 * 2)  # in both blocks: three projections as one, and one
+    assert first.added.nbytes == 4 * numbers and first.bytes > first.added.nbytes
     small = Tasks(2 * first.bytes)
     kept = [small.get(folder) for folder in folders][2]
     assert small.figures()["tasks_held"] == 2 and small.adapters() == {kept.network: 2}
-    numbers = small.get(folders[0]).added.numbers
-    assert np.array_equal(numbers, first.added.numbers)
+    assert np.array_equal(small.get(folders[0]).added.numbers, first.added.numbers)
 
 
 def test_tasks_of_equal_pairs_have_them_once(tmp_path: Path, settled_home: Path) -> None:

@@ -91,6 +91,13 @@ def test_features_of_another_backbone_are_not_believed_for_this_one(tmp_path: Pa
         tasks.get(other)
 
 
+def test_labels_count_among_a_tasks_bytes(tmp_path: Path) -> None:
+    tasks = Tasks(ROOMY)
+    short = tasks.get(save(tmp_path / "a.graft"))
+    long = ("a" * 10_000, "b" * 10_000, "c" * 10_000)
+    assert tasks.get(save(tmp_path / "b.graft", tiny_tasks.head(labels=long))).bytes >= short.bytes + 29_000
+
+
 def test_those_asked_longest_ago_go_and_come_back_without_a_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ import tiny_audio
 from graftwork.backbones import converted, engine, open_backbone, restore
 from graftwork.backbones.adapters import Adapted, fits
 from graftwork.backbones.base import BackboneState
-from graftwork.backbones.learnt import KEY, LORA_A, LORA_B, PAIRS, pairs_of, strung
+from graftwork.backbones.learnt import KEY, LORA_A, LORA_B, PAIRS, grouped, pairs_of, strung
 from graftwork.backbones.pretrained import Pretrained
 from graftwork.backbones.quiet import quiet
 from graftwork.backbones.served import NOTHING, Added, beside
@@ -218,6 +218,27 @@ def test_windows_of_a_row_take_the_rows_pairs_also_where_it_is_traced() -> None:
             own = numbers[whose[i]][None]
             alone = adapted(x[i : i + 1], torch.tensor([0]), own)
             torch.testing.assert_close(together[i : i + 1], alone)
+
+
+class Chain(nn.Module):
+    """Layers side by side, of which one takes what the other gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden: torch.Tensor = self.second(self.first(x)) + self.first(x)
+        return hidden.mean(1)
+
+
+def test_layers_side_by_side_need_not_have_the_same_input() -> None:
+    row = [np.random.default_rng(0).normal(size=(1, 3, 4)).astype(np.float32)]
+    listed = [["first.weight", 2, 4, 4], ["second.weight", 1, 4, 4]]
+    assert len(grouped(listed)) == 1 and fits(Chain(), listed, row, "s")
+    apart = [["a.query.weight", 2, 4, 4], ["a.value.weight", 2, 5, 4], ["b.query.weight", 2, 5, 4]]
+    assert len(grouped(apart)) == 3
 
 
 def test_a_network_without_its_pairs_is_as_it_was() -> None:

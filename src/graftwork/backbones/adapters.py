@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from graftwork.backbones.learnt import LORA_A, LORA_B, Pair, apply_learnt, strung
+from graftwork.backbones.learnt import LORA_A, LORA_B, Pair, apply_learnt, grouped, strung
 from graftwork.errors import ArtefactError
 
 _CLOSE = 1e-3
@@ -32,45 +32,61 @@ class Adapted(nn.Module):
     def __init__(self, network: nn.Module, pairs: Sequence[Pair], source: str) -> None:
         super().__init__()
         self.network = network
-        self.pairs = [(str(name), int(rank), int(into), int(out)) for name, rank, into, out in pairs]
+        self.groups = [
+            (sum(rank for _, rank, _, _ in group), int(group[0][2]), [int(out) for *_, out in group])
+            for group in grouped(pairs)
+        ]
         # by thread: rows run through one network at once, each on a thread of its own
-        self._given: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+        self._given: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self._made: dict[int, tuple[int, Tensor, Sequence[Tensor]]] = {}
         layers = dict(network.named_modules())
-        for name, _, into, out in self.pairs:
-            layer = layers.get(name.removesuffix(".weight"))
-            if not isinstance(layer, nn.Linear) or (layer.in_features, layer.out_features) != (into, out):
-                raise ArtefactError(
-                    f"what was tuned holds {name!r} from {into} to {out} numbers, which is no layer of "
-                    f"source {source!r}; it belongs to another source, or to another version of its library"
-                )
-            layer.register_forward_hook(partial(self._add, name))
+        for number, group in enumerate(grouped(pairs)):
+            for place, (name, _, into, out) in enumerate(group):
+                layer = layers.get(name.removesuffix(".weight"))
+                if not isinstance(layer, nn.Linear) or (layer.in_features, layer.out_features) != (into, out):
+                    raise ArtefactError(
+                        f"what was tuned holds {name!r} from {into} to {out} numbers, which is no layer "
+                        f"of source {source!r}; it belongs to another, or to another version of its library"
+                    )
+                layer.register_forward_hook(partial(self._add, number, place))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         *own, whose, numbers = inputs
         mine, start, thread = numbers[whose], 0, get_ident()
-        for name, rank, into, out in self.pairs:
-            middle, end = start + rank * into, start + rank * (into + out)
+        given = self._given[thread] = []
+        for rank, into, outs in self.groups:
+            middle, end = start + rank * into, start + rank * (into + sum(outs))
             down = mine[:, start:middle].reshape(-1, rank, into)
-            up = mine[:, middle:end].reshape(-1, out, rank)
-            self._given[thread, name] = down.transpose(1, 2), up.transpose(1, 2)
+            up = mine[:, middle:end].reshape(-1, sum(outs), rank)
+            given.append((down.transpose(1, 2), up.transpose(1, 2)))
             start = end
         try:
             features: Tensor = self.network(*own)
         finally:
-            for name, *_ in self.pairs:
-                del self._given[thread, name]
+            del self._given[thread]
+            self._made.pop(thread, None)
         return features
 
-    def _add(self, name: str, layer: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-        down, up = self._given[get_ident(), name]
-        x = inputs[0]
+    def _add(
+        self, number: int, place: int, layer: nn.Linear, inputs: tuple[Tensor], output: Tensor
+    ) -> Tensor:
+        thread = get_ident()
+        made = self._made.get(thread)
+        if made is None or made[0] != number or made[1] is not inputs[0]:
+            changes = self._changes(number, inputs[0]).split_with_sizes(self.groups[number][2], -1)
+            made = self._made[thread] = number, inputs[0], changes
+        return output + made[2][place]
+
+    def _changes(self, number: int, x: Tensor) -> Tensor:
+        """What the pairs of a group add: layers with the same input have it by one product, not one each."""
+        down, up = self._given[get_ident()][number]
         if (
             x.ndim == 3 and x.shape[0] == down.shape[0]
         ):  # as it mostly is: shapes cost a compiled network time
-            return output + torch.bmm(torch.bmm(x, down), up)
+            return torch.bmm(torch.bmm(x, down), up)
         # a row's inputs follow each other, whatever parts the network has cut it into
-        rows = x.reshape(down.shape[0], -1, layer.in_features)
-        return output + torch.bmm(torch.bmm(rows, down), up).reshape(output.shape)
+        rows = x.reshape(down.shape[0], -1, x.shape[-1])
+        return torch.bmm(torch.bmm(rows, down), up).reshape(*x.shape[:-1], up.shape[2])
 
 
 def fits(network: nn.Module, pairs: Sequence[Pair], row: Sequence[NDArray[Any]], source: str) -> bool:

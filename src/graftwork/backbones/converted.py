@@ -93,15 +93,16 @@ def compile_network(
     precision: str,
     streams: int,
     passing: bool = False,
+    shared: int = 0,
 ) -> Any:
     """The compiled network of `key`: from its kept conversion, else converted from the torch module.
 
-    passing: see `engine.Recipe`; its conversion never displaces a source's.
+    passing, shared: see `engine.Recipe`; a passing conversion never displaces a source's.
     """
     core, place = _core(), _place(key, passing)
     model = _kept_model(core, place)
     if model is None:
-        model = _convert(build(), example(), lengths)
+        model = _convert(build(), example(), lengths, shared)
         model = _keep(core, place, model, KEPT_PASSING_BYTES if passing else KEPT_BYTES) or model
     settings = {
         "INFERENCE_PRECISION_HINT": precision,  # explicit: its default depends on the processor
@@ -139,7 +140,7 @@ def openvino() -> Any:
     return library
 
 
-def _convert(module: Any, example: tuple[NDArray[Any], ...], lengths: bool) -> Any:
+def _convert(module: Any, example: tuple[NDArray[Any], ...], lengths: bool, shared: int) -> Any:
     """Trace and convert, by the frontend itself: a second trace for checking would double the time."""
     library = openvino()
     import torch
@@ -154,6 +155,8 @@ def _convert(module: Any, example: tuple[NDArray[Any], ...], lengths: bool) -> A
         model = frontend.convert(frontend.load(decoder))
     for i, array in enumerate(example):
         shape = [-1] * array.ndim if lengths else list(array.shape)
+        if i >= len(example) - shared:  # however many there are of them, each is as long as it is
+            shape = [shape[0], *array.shape[1:]]
         model.inputs[i].get_node().set_partial_shape(library.PartialShape(shape))
         model.inputs[i].get_node().set_element_type(library.Type(array.dtype))
     model.validate_nodes_and_infer_types()

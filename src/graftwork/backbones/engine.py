@@ -291,8 +291,9 @@ def _load(
     build = recipe.build if build is None else build
     if runtime == "openvino":
         compiled = converted.compile_network(
-            dict(recipe.key), build, recipe.example, recipe.lengths, precision, cores(), recipe.passing
-        )
+            dict(recipe.key), build, recipe.example, recipe.lengths, precision, cores(), recipe.passing,
+            recipe.shared,
+        )  # fmt: skip
         return converted.OpenVino(compiled)
     return _Torch(build(), "cuda" if runtime == "cuda" else "cpu", precision, recipe.shared)
 

@@ -7,6 +7,7 @@ may stay apart, as inputs of the source's own network (see adapters.py); else al
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ KEY = "learnt"
 """Where a backbone's config has the digest of what was tuned; absent from an unchanged source's."""
 PAIRS = "pairs"
 """Where a config lists the pairs that are inputs of the network; absent where they are merged into it."""
+ADAPTED = 1
+"""Raised whenever pairs as inputs begin to give other numbers, or are strung otherwise."""
 Pair = Sequence[Any]
 """[tensor's name, rank, in, out] of a pair, in plain JSON."""
 
@@ -31,10 +34,24 @@ def pairs_of(learnt: Mapping[str, NDArray[Any]]) -> list[Pair]:
     return [[name, *learnt[name + LORA_A].shape, len(learnt[name + LORA_B])] for name in names]
 
 
+def grouped(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """The pairs, those together whose layers lie side by side and take as many numbers: mostly the same."""
+
+    def beside(pair: Pair) -> tuple[str, int]:
+        return str(pair[0]).removesuffix(".weight").rpartition(".")[0], pair[2]
+
+    return [list(group) for _, group in groupby(pairs, key=beside)]
+
+
 def strung(learnt: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """(1, all numbers of the pairs), in the order of `pairs_of`, of each pair A before B."""
-    arrays = [learnt[f"{name}{end}"] for name, *_ in pairs_of(learnt) for end in (LORA_A, LORA_B)]
-    return np.concatenate([array.ravel() for array in arrays], dtype=np.float32)[None]
+    """(1, count) float32: of each group (see `grouped`) all A on each other, then all B, one block each."""
+    from scipy.linalg import block_diag
+
+    numbers = []
+    for group in grouped(pairs_of(learnt)):
+        numbers += [learnt[f"{name}{LORA_A}"].ravel() for name, *_ in group]
+        numbers.append(block_diag(*(learnt[f"{name}{LORA_B}"] for name, *_ in group)).ravel())
+    return np.concatenate(numbers, dtype=np.float32)[None]
 
 
 def digest_of_learnt(learnt: Mapping[str, NDArray[Any]]) -> str:

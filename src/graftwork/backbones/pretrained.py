@@ -16,6 +16,7 @@ from graftwork import paths
 from graftwork.backbones import engine
 from graftwork.backbones.base import BackboneState, Cut, Examples, Keep, View
 from graftwork.backbones.learnt import (
+    ADAPTED,
     KEY,
     PAIRS,
     Pair,
@@ -79,6 +80,8 @@ class Pretrained(ABC):
 
     def _keyed(self, *names: str) -> dict[str, Any]:
         changed = {name: self.config[name] for name in names if name in self.config}
+        if PAIRS in changed:
+            changed["pairs version"] = ADAPTED
         return {"family": self.family, "version": self.version, **self._key(), **changed}
 
     def _adapted(self) -> Any:

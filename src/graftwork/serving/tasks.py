@@ -6,6 +6,7 @@ were recorded when they were saved. Heads, with the low-rank pairs that a task a
 shares, are held under a limit of bytes; those asked longest ago go.
 """
 
+import sys
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -210,7 +211,7 @@ class Tasks:
             head,
             familiarity,
             backbone.fingerprint,
-            _size(head, familiarity) + added.nbytes,
+            _size(head, familiarity) + added.nbytes + sum(map(sys.getsizeof, manifest.labels)),
             network_of(backbone),
             added,
         )
