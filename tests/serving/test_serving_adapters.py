@@ -143,7 +143,7 @@ def test_an_adapters_bytes_are_its_tasks_and_go_with_it(tmp_path: Path, settled_
     folders = saved(tmp_path, 3)
     tasks = Tasks(10**9)
     first = tasks.get(folders[0])
-    numbers = 2 * (6 * 16 + 48 * 6 + 2 * 16 + 16 * 2)  # in both blocks: three projections as one, and one
+    numbers = 2 * 4 * 2 * (16 * 2)  # blocks, projections, matrices
     assert first.added.nbytes == 4 * numbers and first.bytes > first.added.nbytes
     small = Tasks(2 * first.bytes)
     kept = [small.get(folder) for folder in folders][2]

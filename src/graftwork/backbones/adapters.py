@@ -33,11 +33,11 @@ class Adapted(nn.Module):
         super().__init__()
         self.network = network
         self.groups = [
-            (sum(rank for _, rank, _, _ in group), int(group[0][2]), [int(out) for *_, out in group])
+            (int(group[0][2]), [int(rank) for _, rank, *_ in group], [int(out) for *_, out in group])
             for group in grouped(pairs)
         ]
         # by thread: rows run through one network at once, each on a thread of its own
-        self._given: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        self._given: dict[int, list[tuple[Tensor, list[Tensor]]]] = {}
         self._made: dict[int, tuple[int, Tensor, Sequence[Tensor]]] = {}
         layers = dict(network.named_modules())
         for number, group in enumerate(grouped(pairs)):
@@ -54,12 +54,15 @@ class Adapted(nn.Module):
         *own, whose, numbers = inputs
         mine, start, thread = numbers[whose], 0, get_ident()
         given = self._given[thread] = []
-        for rank, into, outs in self.groups:
-            middle, end = start + rank * into, start + rank * (into + sum(outs))
-            down = mine[:, start:middle].reshape(-1, rank, into)
-            up = mine[:, middle:end].reshape(-1, sum(outs), rank)
-            given.append((down.transpose(1, 2), up.transpose(1, 2)))
-            start = end
+        for into, ranks, outs in self.groups:
+            sizes = [sum(ranks) * into, *(out * rank for rank, out in zip(ranks, outs, strict=True))]
+            down, *ups = mine[:, start : start + sum(sizes)].split_with_sizes(sizes, 1)
+            shaped = [
+                up.reshape(-1, out, rank).transpose(1, 2)
+                for up, rank, out in zip(ups, ranks, outs, strict=True)
+            ]
+            given.append((down.reshape(-1, sum(ranks), into).transpose(1, 2), shaped))
+            start += sum(sizes)
         try:
             features: Tensor = self.network(*own)
         finally:
@@ -70,23 +73,19 @@ class Adapted(nn.Module):
     def _add(
         self, number: int, place: int, layer: nn.Linear, inputs: tuple[Tensor], output: Tensor
     ) -> Tensor:
-        thread = get_ident()
+        thread, x = get_ident(), inputs[0]
+        down, ups = self._given[thread][number]
+        # as it mostly is: to work out shapes costs a compiled network time
+        plain = x.ndim == 3 and x.shape[0] == down.shape[0]
         made = self._made.get(thread)
-        if made is None or made[0] != number or made[1] is not inputs[0]:
-            changes = self._changes(number, inputs[0]).split_with_sizes(self.groups[number][2], -1)
-            made = self._made[thread] = number, inputs[0], changes
-        return output + made[2][place]
-
-    def _changes(self, number: int, x: Tensor) -> Tensor:
-        """What the pairs of a group add: layers with the same input have it by one product, not one each."""
-        down, up = self._given[get_ident()][number]
-        if (
-            x.ndim == 3 and x.shape[0] == down.shape[0]
-        ):  # as it mostly is: shapes cost a compiled network time
-            return torch.bmm(torch.bmm(x, down), up)
-        # a row's inputs follow each other, whatever parts the network has cut it into
-        rows = x.reshape(down.shape[0], -1, x.shape[-1])
-        return torch.bmm(torch.bmm(rows, down), up).reshape(*x.shape[:-1], up.shape[2])
+        if made is None or made[0] != number or made[1] is not x:
+            # a row's inputs follow each other, whatever parts the network has cut it into
+            rows = x if plain else x.reshape(down.shape[0], -1, layer.in_features)
+            # of layers with the same input at once
+            parts = torch.bmm(rows, down).split_with_sizes(self.groups[number][1], 2)
+            made = self._made[thread] = number, x, parts
+        change = torch.bmm(made[2][place], ups[place])
+        return output + (change if plain else change.reshape(output.shape))
 
 
 def fits(network: nn.Module, pairs: Sequence[Pair], row: Sequence[NDArray[Any]], source: str) -> bool:

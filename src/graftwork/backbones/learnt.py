@@ -44,13 +44,10 @@ def grouped(pairs: Sequence[Pair]) -> list[list[Pair]]:
 
 
 def strung(learnt: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """(1, count) float32: of each group (see `grouped`) all A on each other, then all B, one block each."""
-    from scipy.linalg import block_diag
-
+    """(1, count) float32: of each group (see `grouped`) all A, then all B."""
     numbers = []
     for group in grouped(pairs_of(learnt)):
-        numbers += [learnt[f"{name}{LORA_A}"].ravel() for name, *_ in group]
-        numbers.append(block_diag(*(learnt[f"{name}{LORA_B}"] for name, *_ in group)).ravel())
+        numbers += [learnt[f"{name}{end}"].ravel() for end in (LORA_A, LORA_B) for name, *_ in group]
     return np.concatenate(numbers, dtype=np.float32)[None]
 
 
