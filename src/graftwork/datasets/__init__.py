@@ -37,8 +37,9 @@ def load(
     """The dataset that `data` holds; contents are read later, when asked for.
 
     data: a folder of class folders; a folder of train/ validation/ test/ with class folders; a CSV,
-    TSV, Parquet or JSON-lines file; a folder of such tables named train, validation, test; a pandas
-    or pyarrow table; or a list of texts, paths, PIL images, arrays, or recordings as (samples, rate)
+    TSV, Parquet or JSON-lines file, or a workbook (.xlsx, .xlsm, .xls, .ods), of which the first sheet
+    with data is read; a folder of such tables named train, validation, test; a pandas or pyarrow table;
+    or a list of texts, paths, PIL images, arrays, or recordings as (samples, rate)
     together with `labels`.
     text, file, label, group, split: names of columns, where guessing would be a guess; with a list,
     group and split are sequences, one value an item. confined: the data are a stranger's, so a table that

@@ -23,7 +23,9 @@ PART_NAMES: dict[str, Part] = {
 """What users call the parts, in lower case."""
 
 _SILENT = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
-_SIDE = frozenset(".txt .json .jsonl .csv .tsv .xml .md .yaml .yml .html .log .license".split())
+_SIDE = frozenset(
+    ".txt .json .jsonl .csv .tsv .xlsx .xlsm .xls .ods .xml .md .yaml .yml .html .log .license".split()
+)
 
 
 @dataclass
@@ -186,8 +188,8 @@ def _no_classes(root: Path, found: Found) -> RequestError:
     if found.side_files:
         return RequestError(
             f"{root} holds no pictures or recordings (but {found.said_beside()} files); expected one folder "
-            "a class, each with its files; texts go into a table (CSV, TSV, Parquet, JSON lines) with a text "
-            "and a label column"
+            "a class, each with its files; texts go into a table (CSV, TSV, XLSX, Parquet, JSON lines) with "
+            "a text and a label column"
         )
     return RequestError(
         f"{root} is empty; expected one folder a class, each with its pictures or recordings, or tables "

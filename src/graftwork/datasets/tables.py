@@ -1,4 +1,4 @@
-"""Tables as they come, CSV, TSV, Parquet, JSON lines, data frames -> named columns of plain values."""
+"""Tables as they come, CSV, workbooks, Parquet, JSON lines, data frames -> named columns of plain values."""
 
 import csv
 import io
@@ -10,12 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from graftwork.datasets import workbooks
 from graftwork.datasets.encoding import decode_text
 from graftwork.errors import RequestError
 
 Values = Callable[[], list[Any]]
 JSON_LINES = frozenset({".jsonl", ".ndjson", ".json"})
-SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".parquet", ".pq"}) | JSON_LINES
+SUFFIXES = frozenset({".csv", ".tsv", ".tab", ".parquet", ".pq"}) | JSON_LINES | workbooks.SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def read_table(path: Path) -> Table:
             table = _parquet(path)
         elif suffix in JSON_LINES:
             table = _json_lines(path)
+        elif suffix in workbooks.SUFFIXES:
+            table = _of_records(path, *workbooks.read_rows(path))
         else:
             table = _delimited(path)
     except OSError as error:
@@ -95,7 +98,12 @@ def _delimited(path: Path) -> Table:
         # the TSV of IANA knows no quoting, so a stray quote is a character like any other
         records = _records(path, text, delimiter, quoting=csv.QUOTE_NONE)
         notes = (*notes, f"{path.name}: quotation marks were read as plain characters")
-    _, header = records[0]
+    return _of_records(path, records, notes)
+
+
+def _of_records(path: Path, records: Sequence[tuple[int, list[str]]], notes: tuple[str, ...]) -> Table:
+    """The table of (line, fields), the header's first, all as long as the header."""
+    header = _header(path, records[0][1])
     body = records[1:]
 
     def column(i: int) -> list[Any]:
@@ -104,6 +112,12 @@ def _delimited(path: Path) -> Table:
     columns: dict[str, Values] = {name: partial(column, i) for i, name in enumerate(header)}
     names = [f"{path.name}:{line}" for line, _ in body]
     return Table(path.name, columns, names, path.parent, notes)
+
+
+def _header(path: Path, fields: Sequence[str]) -> list[str]:
+    header = [name.strip() or f"column {i + 1}" for i, name in enumerate(fields)]
+    _refuse_duplicates(str(path), header)
+    return header
 
 
 class _BadQuotes(Exception):
@@ -124,15 +138,14 @@ def _records(
     csv.field_size_limit(2**31 - 1)  # the default stops at 131,072 characters
     lines = io.StringIO(text, newline="")
     records = list(_lines(path, csv.reader(lines, delimiter=delimiter, strict=True, quoting=quoting)))
-    header = [name.strip() or f"column {i + 1}" for i, name in enumerate(records[0][1])]
-    _refuse_duplicates(str(path), header)
+    header = _header(path, records[0][1])
     for line, fields in records:
         if len(fields) != len(header):
             raise RequestError(
                 f"{path}, line {line}: {len(fields)} fields seen, {len(header)} expected as in the header "
                 f"({', '.join(header)}); put texts that hold {delimiter!r} in double quotes"
             )
-    return [(records[0][0], header), *records[1:]]
+    return records
 
 
 def _lines(path: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:
