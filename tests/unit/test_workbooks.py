@@ -161,6 +161,7 @@ BROKEN = books.xlsx({"S": TICKETS})
         ("a.xlsx", lambda: books.xlsx({"S": [["text", "label"]]}), "has a header and no rows"),
         ("a.xlsx", lambda: books.xlsx({"S": [["a", "a"], ["1", "2"]]}), "more than one column named 'a'"),
         ("a.xlsx", lambda: books.xlsx({"S": FAR}), "takes more than"),
+        ("a.xlsx", lambda: books.xlsx({"S": FAR.replace("XFD", "IV")}), "takes more than"),
         ("a.xlsx", lambda: books.xlsx({"S": SHARING}, shared=["x" * 100_000]), "takes more than"),
         ("a.xlsx", lambda: books.xlsx({"S": TICKETS}, **{"xl/sharedStrings.xml": LAUGHS}), "damaged"),
         ("a.xlsx", lambda: books.xlsx({"S": TICKETS}, **{"xl/workbook.xml": b"<workbook>"}), "damaged"),
