@@ -64,8 +64,8 @@ def test_what_cannot_be_meant_is_refused_in_a_line(tmp_path: Path) -> None:
 def test_a_key_goes_to_the_database_that_the_service_has(tmp_path: Path) -> None:
     settings = Settings(tmp_path, database="postgresql://graft:secret@127.0.0.1:1/graft")
     home.prepare(settings)
-    with home.only_one(settings, Database(settings.url).shown):
-        pass
+    with home.only_one(settings) as note:
+        note(Database(settings.url).shown)
     said = graft("key", tmp_path, status=2).stderr
     assert "postgresql://graft:***@127.0.0.1:1/graft; give it as --database" in said
     assert not list(settings.home.glob("*.db"))

@@ -28,7 +28,7 @@ class Granted:
 def grant(settings: Settings, owner: str, name: str, scope: Scope, seconds: float | None) -> Granted:
     """A key of the owner of that name, who is made where there is none. seconds: None for one without end.
 
-    Raises RequestError where ROOT is no folder, its service has another database or a name cannot be shown,
+    Raises RequestError where ROOT is no folder, its service has another database, or a name cannot be shown,
     WorkError where the database cannot be opened.
     """
     for said in (owner, name):
@@ -39,6 +39,7 @@ def grant(settings: Settings, owner: str, name: str, scope: Scope, seconds: floa
     home.require_same(settings)
     with closing(Database(settings.url)) as database:
         migrate(database)
+        home.require_records(settings, database)
         with database.write() as session:
             found = session.scalar(select(Owner).where(Owner.name == owner))
             row = found or new_owner(session, owner)

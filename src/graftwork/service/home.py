@@ -2,11 +2,15 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sqlalchemy import select
+
 from graftwork.errors import RequestError
+from graftwork.service.database import Database
+from graftwork.service.database.tables import Owner
 from graftwork.service.settings import Settings
 
 
@@ -26,12 +30,14 @@ def prepare(settings: Settings) -> None:
 
 
 @contextmanager
-def only_one(settings: Settings, database: str) -> Iterator[None]:
+def only_one(settings: Settings) -> Iterator[Callable[[str], None]]:
     """Hold the lock of ROOT: a POSIX lock, which is this process's own and no child's that outlives it.
 
-    database: as it may be shown; noted beside the lock, so that others ask the same one.
+    Gives what notes the database, as it may be shown, beside the lock, so that others ask the same one. It is
+    for when that was opened: one that cannot be may be mistyped, and must not be taken for the right one.
     """
     require_same(settings)  # before: a process that closes the file anywhere loses its lock
+    before = _noted(settings)[1]
     with _lock(settings).open("a+") as handle:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,10 +47,14 @@ def only_one(settings: Settings, database: str) -> Iterator[None]:
                 f"{settings.root} is served already (process {process or 'unknown'}); "
                 "end that server first, or serve another folder"
             ) from error
-        handle.truncate(0)
-        handle.write(f"{os.getpid()}\n{database}\n")
-        handle.flush()
-        yield
+
+        def note(database: str) -> None:
+            handle.truncate(0)
+            handle.write(f"{os.getpid()}\n{database}\n")
+            handle.flush()
+
+        note(before)
+        yield note
 
 
 def require_same(settings: Settings) -> None:
@@ -56,6 +66,20 @@ def require_same(settings: Settings) -> None:
             f"the service of {settings.root} keeps its records in {noted}; give it as --database, "
             f"or delete {_lock(settings)} to begin anew"
         )
+
+
+def require_records(settings: Settings, database: Database) -> None:
+    """Raise RequestError where files lie here and the database has no records at all: they would be deleted
+    as what nobody owns. It is mistyped, or new, or its backup is not back yet."""
+    with database.read() as session:
+        if session.scalar(select(Owner.id).limit(1)) is not None:
+            return
+    for folder in (settings.home / "uploads", settings.home / "datasets", settings.artefacts):
+        if folder.is_dir() and any(folder.iterdir()):
+            raise RequestError(
+                f"the database {database.shown} is empty, where {folder} holds what a service has kept; give "
+                f"the database that has its records, or move {folder} elsewhere to begin anew"
+            )
 
 
 def _noted(settings: Settings) -> tuple[str, str]:

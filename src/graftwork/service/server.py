@@ -57,10 +57,12 @@ def serve(settings: Settings, ready: Callable[[Ready], None]) -> None:
     """
     home.prepare(settings)
     with closing(Database(settings.url)) as database:
-        with home.only_one(settings, database.shown), _listening(settings) as listener:
+        with home.only_one(settings) as note, _listening(settings) as listener:
             _allow_files()
             migrate(database)
             with database.alone():
+                home.require_records(settings, database)
+                note(database.shown)
                 uploads.sweep(settings, database)
                 host = f"[{settings.host}]" if ":" in settings.host else settings.host
                 url = f"http://{host}:{listener.getsockname()[1]}"
