@@ -35,7 +35,7 @@ def per_class(value: Assessment) -> list[dict[str, Any]]:
 def confusions(value: Assessment) -> list[dict[str, Any]]:
     """Which label was taken for which other, most rows first; no more than ten."""
     labels = [one.label for one in value.classes]
-    found = [
+    found: list[dict[str, Any]] = [
         {"label": labels[i], "answer": labels[j], "rows": rows}
         for i, line in enumerate(value.confusion)
         for j, rows in enumerate(line)
