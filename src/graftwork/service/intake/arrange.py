@@ -17,6 +17,7 @@ from graftwork import paths
 from graftwork.datasets.folders import part_named, subfolders
 from graftwork.datasets.from_tables import part_tables
 from graftwork.datasets.tables import is_table
+from graftwork.datasets.workbooks import SUFFIXES as WORKBOOKS
 from graftwork.service.intake import archives, tables
 from graftwork.service.intake.kinds import EXPECTED
 from graftwork.service.intake.names import file_name, shown
@@ -83,7 +84,8 @@ def arrange(
     folder.mkdir(parents=True, exist_ok=True)
     first = sent[0]
     with first.path.open("rb") as file:
-        packed = archives.is_archive(file.read(4))
+        # workbooks are zips too: the name tells them from an archive
+        packed = archives.is_archive(file.read(4)) and Path(first.name).suffix.lower() not in WORKBOOKS
     if len(sent) == 1 and packed:
         done = _unpacked(first, contents, limits, room)
     elif any(one.label is not None for one in sent):

@@ -8,7 +8,7 @@ _SUFFIXES = frozenset(
     ".pt .pth .ckpt .pkl .pickle .p .joblib .npy .npz .keras .h5 .hdf5 .bin .pb .tflite .msgpack .dill"
     " .mat .rds .rdata .exe .dll .so .dylib .jar .py .pyc .sh .bat .js".split()
 )
-_TABLES = "a table (.csv, .tsv, .parquet, .jsonl)"
+_TABLES = "a table (.csv, .tsv, .xlsx, .parquet, .jsonl)"
 EXPECTED = f"expected a picture, a recording, a text, {_TABLES} or a .zip of them"
 
 _MARKS: tuple[tuple[int, bytes, str], ...] = (

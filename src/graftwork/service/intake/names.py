@@ -30,7 +30,7 @@ def inside(name: str) -> PurePosixPath:
 
 def is_silent(path: PurePosixPath) -> bool:
     """Whether it is what systems leave in archives unasked: nobody's data."""
-    return any(part.casefold() in _SILENT or part.startswith("._") for part in path.parts)
+    return any(part.casefold() in _SILENT or part.startswith(("._", "~$")) for part in path.parts)
 
 
 def file_name(said: str, otherwise: str) -> str:

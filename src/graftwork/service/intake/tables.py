@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from graftwork.datasets import workbooks
 from graftwork.datasets.tables import JSON_LINES, is_table
 from graftwork.service.problems import Problem, bad_request, too_many
 from graftwork.service.settings import Limits
 
 TEXT_BYTES = 500_000_000
-"""Of a CSV, TSV or JSON-lines file: it is read whole, and takes several times as much in memory."""
+"""Of a CSV, TSV or JSON-lines file, or a workbook: it is read whole, and takes several times as much."""
 PARQUET_BYTES = 4_000_000_000
 """Of a Parquet table's columns in memory."""
 _BATCH = 256
@@ -38,6 +39,9 @@ def check(path: Path, name: str, limits: Limits, rows: int | None) -> None:
             f"{name} has {size / 1e6:,.0f} MB; expected {TEXT_BYTES / 1e6:,.0f} at most: send it in parts, "
             "or as Parquet"
         )
+    if suffix in workbooks.SUFFIXES:
+        _check_workbook(path, name, limits, rows)
+        return
     (_check_json if suffix in JSON_LINES else _check_delimited)(path, name, limits, rows)
 
 
@@ -63,6 +67,16 @@ def _check_delimited(path: Path, name: str, limits: Limits, rows: int | None) ->
                 raise _too_large(name, count + 2, limits) from error
         finally:
             csv.field_size_limit(before)
+
+
+def _check_workbook(path: Path, name: str, limits: Limits, rows: int | None) -> None:
+    records, _ = workbooks.read_rows(path)  # in a process of its own, which is bounded
+    if len(records[0][1]) > limits.columns:
+        raise _too_wide(name, len(records[0][1]), limits)
+    _require_rows(name, len(records) - 1, rows)
+    for number, texts in records:
+        if any(len(text) > limits.cell for text in texts):
+            raise _too_large(name, number, limits)
 
 
 def _check_json(path: Path, name: str, limits: Limits, rows: int | None) -> None:
