@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image, ImageDraw
 
+import tiny_workbooks as books
 from tiny_server import Running, running
 
 if TYPE_CHECKING:
@@ -263,6 +264,23 @@ def test_columns_are_chosen_where_they_cannot_be_guessed(
         page.get_by_role("button", name="Look again").click()
         page.wait_for_selector("[data-state=ready]")
         assert "Texts" in page.inner_text(".facts")
+
+
+def test_a_workbook_is_dropped_in_chinese(browser: "Browser", server: Running, signed_in: Any) -> None:
+    tickets = [
+        ["内容", "类别"],
+        *([f"第{i}单很快到了", "好评"] for i in range(6)),
+        *([f"{i}号还没送到", "差评"] for i in range(6)),
+    ]
+    book = books.xlsx({"工单": tickets, "旧工单": tickets})
+    with visit(browser, server, signed_in, locale="zh-CN") as page:
+        bring(page, server, file("工单.et", b"of another program"))
+        assert ".xlsx" in page.inner_text("#drop-wrong")
+        bring(page, server, file("工单.xlsx", book))
+        page.wait_for_selector("[data-state=ready]")
+        shown = page.inner_text("main")
+        assert "有数据的工作表中读取了 '工单'" in shown and "'旧工单'" in shown
+        assert "12" in page.inner_text(".facts") and "文本" in page.inner_text(".facts")
 
 
 def test_files_are_picked_class_by_class_and_the_job_cancelled_in_two_tabs(

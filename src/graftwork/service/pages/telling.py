@@ -7,6 +7,7 @@ from typing import Any, Literal
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from graftwork.datasets.workbooks import sheets_told
 from graftwork.records import Metric
 from graftwork.report.words import isolated, level, percent, points
 from graftwork.service.pages.rendering import joined
@@ -28,6 +29,8 @@ def warnings(t: Words, found: Mapping[str, Any]) -> list[Markup]:
 
 
 def _of_rows(t: Words, found: Mapping[str, Any]) -> Iterator[Markup]:
+    for sheet, others in filter(None, map(sheets_told, found.get("notes") or ())):
+        yield t("warn.sheets", sheet=isolated(sheet, 80), others=isolated(others, 200))
     unreadable = found.get("unreadable") or {}
     if unreadable:
         name, reason = next(iter(unreadable.items()))

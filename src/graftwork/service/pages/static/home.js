@@ -2,8 +2,8 @@
 import { ask, at, attempt, Refused, size, t, takes, tell, upload, visible } from "./common.js";
 import { announce, bringModel, busy, isBusy, isModel } from "./bringing.js";
 
-const ALONE = /\.(zip|csv|tsv|jsonl|ndjson|json|parquet|pq)$/i;
-const SHEET = /\.(xlsx?|xlsm|ods|et|numbers)$/i;
+const ALONE = /\.(zip|csv|tsv|xlsx|xlsm|xls|ods|jsonl|ndjson|json|parquet|pq)$/i;
+const SHEET = /\.(xlsb|et|numbers)$/i;
 const TOGETHER = 4;  // uploads at once
 const drop = at("drop");
 
