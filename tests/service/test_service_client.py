@@ -375,9 +375,10 @@ def test_without_the_extra_its_name_is_said(monkeypatch: pytest.MonkeyPatch) -> 
         graftwork.Client()
 
 
-def test_an_address_without_its_protocol_is_said_at_once() -> None:
-    with pytest.raises(RequestError, match=r"'127\.0\.0\.1:9' is no address of a service"):
-        Client("127.0.0.1:9")
+@pytest.mark.parametrize("said", ["127.0.0.1:9", "http://", "http://[::1", "http://127.0.0.1:graft"])
+def test_an_address_that_is_none_is_said_at_once(said: str) -> None:
+    with pytest.raises(RequestError, match="is no address of a service"):
+        Client(said)
 
 
 def test_a_server_that_is_not_there_is_one_line() -> None:

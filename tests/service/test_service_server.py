@@ -128,6 +128,9 @@ def test_a_folder_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
         ("--backbone-memory=inf", "is no size"),
         ("--host=no.such.host.invalid", "give --host an address of this machine"),
         ("--address=graft.example.org", "as https://graft.example.org"),
+        ("--address=https://[graft", "as https://graft.example.org"),
+        ("--address=https://graft.example.org:https", "as https://graft.example.org"),
+        ("--address=https://graft.example.org?a=b", "as https://graft.example.org"),
         ("--database=nonsense", "database"),
     ],
 )

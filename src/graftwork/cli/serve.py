@@ -139,8 +139,12 @@ def _extra(command: str) -> Iterator[None]:
 def _address(said: str | None) -> str | None:
     if said is None:
         return None
-    parts = urlsplit(said)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+    try:
+        parts = urlsplit(said)
+        is_site = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets or a port that are none
+        is_site = False
+    if not is_site or parts[2:] not in (("", "", ""), ("/", "", "")):
         raise RequestError(
             f"--address {said!r} is no address of a site; expected one without a path, as "
             "https://graft.example.org"

@@ -43,13 +43,13 @@ class Transport:
             import httpx
         except ImportError as error:
             raise MissingExtra("graftwork.Client", "service") from error
-        if not url.startswith(("http://", "https://")) or not urlsplit(url).hostname:
+        if not _is_address(url):
             raise RequestError(
                 f"{url!r} is no address of a service; expected one such as http://127.0.0.1:8000"
             )
         self.url, self.patience = url, patience
         key = (os.environ.get("GRAFT_KEY", "") if key is None else key).strip()  # as files of keys end
-        if not key.isascii() or not (key or "-").isprintable() or " " in key:
+        if not key.isascii() or not key.isprintable() or " " in key:
             raise RequestError(
                 "the key given is no API key; expected one such as gw_..., from graft key ROOT"
             )
@@ -126,6 +126,14 @@ class Transport:
             if found["next_cursor"] is None:
                 return
             cursor = {"cursor": found["next_cursor"]}
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets or a port that are none
+        return False
 
 
 def problem(answer: "httpx.Response") -> Busy | RequestError | WorkError:
