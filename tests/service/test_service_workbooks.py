@@ -34,6 +34,12 @@ def test_a_workbook_is_a_table_by_its_name_and_no_archive(tmp_path: Path) -> Non
     assert laid_out(tmp_path, "工单.xlsx", books.xlsx({"S": TABLE})) == ["工单.xlsx"]
 
 
+@pytest.mark.parametrize("name", ["tickets.zip", "tickets.csv", "tickets"])
+def test_a_workbook_under_another_name_is_told_its_own(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Problem, match=rf"'{name}' is a workbook under another name; call it \.xlsx"):
+        laid_out(tmp_path, name, books.xlsx({"S": TABLE}))
+
+
 def test_an_archive_stays_one_whatever_lies_in_it(tmp_path: Path) -> None:
     pictures = hostile.zip_of([("cats/1.png", b"x"), ("dogs/1.png", b"y"), ("dogs/notes.xlsx", b"z")])
     (tmp_path / "1").mkdir()

@@ -1,11 +1,15 @@
 """Workbooks are tables: their cells say what a user sees, and what cannot be read is refused in one line."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import tiny_workbooks as books
+from graftwork.cli import app
 from graftwork.datasets import dataset_digest, load, rows_from_path
 from graftwork.datasets.tables import Table, read_table
 from graftwork.datasets.workbooks import sheets_told
@@ -136,6 +140,26 @@ def test_what_is_asked_may_be_a_workbook(tmp_path: Path) -> None:
     (tmp_path / "new.xlsx").write_bytes(books.xlsx({"S": TICKETS}))
     rows = rows_from_path(tmp_path / "new.xlsx", "text", text="工单内容")
     assert isinstance(rows.column, Texts) and rows.column.values[-1] == "被扣了两次款"
+
+
+def test_the_command_line_takes_workbooks(tmp_path: Path, brisk: None) -> None:
+    def graft(*words: str | Path) -> list[Any]:
+        done = CliRunner().invoke(app, [*map(str, words), "--json"])
+        assert done.exit_code == 0, (done.stdout, done.stderr, done.exception)
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    cells: list[list[books.Cell]] = [["工单内容", "组"]]
+    cells += [
+        [f"第{i}单{what}", label] for label, what in (("物流", "没有送到"), (7, "扣款两次")) for i in range(9)
+    ]
+    (tmp_path / "工单.xlsx").write_bytes(books.xlsx({"S": cells, "Old": TICKETS}))
+    columns = ("--text", "工单内容", "--label", "组")
+    (said,) = graft("inspect", tmp_path / "工单.xlsx", *columns)
+    assert (said["rows"], said["classes"]) == (18, ["7", "物流"]) and "'Old' left out" in said["notes"][0]
+    out = tmp_path / "工单.graft"
+    graft("fit", tmp_path / "工单.xlsx", *columns, "-o", out, "--source", "minilm", "--baselines", "none")
+    answers = graft("predict", out, tmp_path / "工单.xlsx", "--text", "工单内容")
+    assert len(answers) == 18 and {one["label"] for one in answers} <= {"7", "物流"}
 
 
 FAR = '<row r="1"><c r="A1"><v>1</v></c></row><row r="1048576"><c r="XFD1048576"><v>1</v></c></row>'

@@ -121,6 +121,8 @@ def _unpacked(one: Sent, contents: Path, limits: Limits, room: int | None) -> Ar
     work = contents.with_name(f".{contents.name}")
     work.mkdir()
     done = archives.unpack(one.path, work / name, limits, room)
+    if (work / name / "xl" / "workbook.xml").is_file():
+        raise bad_request(f"{shown(one.name)} is a workbook under another name; call it .xlsx")
     work.rename(contents)
     notes = (f"{done.silent} files that systems leave in archives were left out",) if done.silent else ()
     return Arranged(name, done.bytes, notes=notes)
