@@ -11,10 +11,20 @@ from torch import nn
 
 import tiny
 import tiny_audio
-from graftwork.backbones import converted, engine, open_backbone, restore
+from graftwork.backbones import converted, engine, open_backbone, restore, texts
 from graftwork.backbones.adapters import Adapted, fits
 from graftwork.backbones.base import BackboneState
-from graftwork.backbones.learnt import KEY, LORA_A, LORA_B, PAIRS, grouped, pairs_of, strung
+from graftwork.backbones.learnt import (
+    KEY,
+    LORA_A,
+    LORA_B,
+    PAIRS,
+    check_learnt,
+    digest_of_learnt,
+    grouped,
+    pairs_of,
+    strung,
+)
 from graftwork.backbones.pretrained import Pretrained
 from graftwork.backbones.quiet import quiet
 from graftwork.backbones.served import NOTHING, Added, beside
@@ -257,3 +267,25 @@ def test_rows_that_bring_nothing_are_left_alone() -> None:
     assert beside(row, [NOTHING, NOTHING]) is row
     one = Added("a", np.ones((1, 4), np.float32))
     assert beside(row, [one, one])[2] is one.numbers
+
+
+@pytest.mark.parametrize(("rank", "into"), [(0, 8), (9, 8), (9, 16)])
+def test_a_rank_that_no_layer_has_is_refused(rank: int, into: int) -> None:
+    learnt = {
+        f"layer.weight{LORA_A}": np.ones((rank, into), np.float32),
+        f"layer.weight{LORA_B}": np.ones((8, rank), np.float32),
+    }
+    with pytest.raises(ArtefactError, match="rank no more than in and out"):
+        check_learnt(learnt, {KEY: digest_of_learnt(learnt)}, "this source")
+
+
+def test_texts_that_bring_much_go_through_the_network_few_at_once(
+    tmp_path: Path, settled_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = opened("text", tmp_path)
+    tuned = backbone.tuned(pairs(backbone), None)
+    inputs = tuned.sample_inputs(None)[0]
+    monkeypatch.setattr(texts, "ADDED_A_BATCH", 3 * tuned.added.nbytes)
+    assert tuned.together(inputs) == 3 < backbone.together(inputs)
+    monkeypatch.setattr(texts, "ADDED_A_BATCH", 1)
+    assert tuned.together(inputs) == 1

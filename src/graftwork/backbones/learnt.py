@@ -99,12 +99,18 @@ def check_learnt(learnt: Mapping[str, NDArray[Any]], config: Mapping[str, Any], 
 def _check_pair(learnt: Mapping[str, NDArray[Any]], name: str, source: str) -> None:
     target = name.removesuffix(LORA_A).removesuffix(LORA_B)
     a, b = learnt.get(target + LORA_A), learnt.get(target + LORA_B)
-    if a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or target in learnt:
+    if a is None or b is None or target in learnt or not _is_pair(a.shape, b.shape):
         seen = " and ".join("none" if one is None else str(one.shape) for one in (a, b))
         raise ArtefactError(
             f"what was tuned of source {source!r} holds {target!r} as low-rank matrices of shapes {seen}; "
-            "expected (rank, in) and (out, rank) alone; restore the artefact from a copy"
+            "expected (rank, in) and (out, rank) alone, rank no more than in and out; restore the artefact "
+            "from a copy"
         )
+
+
+def _is_pair(a: Sequence[int], b: Sequence[int]) -> bool:
+    # beyond the layer's own rank a pair adds nothing but memory, for every row that takes it along
+    return len(a) == len(b) == 2 and a[0] == b[1] and 0 < a[0] <= min(a[1], b[0])
 
 
 def apply_learnt(module: Any, learnt: Mapping[str, NDArray[Any]], source: str) -> None:

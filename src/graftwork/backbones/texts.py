@@ -20,6 +20,8 @@ from graftwork.sources import Source
 
 POOLINGS = ("auto", "mean", "cls", "max")
 TOKENS_A_BATCH = 512
+ADDED_A_BATCH = 500_000_000
+"""Bytes of low-rank pairs, which each row takes along."""
 """Enough for the processor's matrix units to be busy, little enough for the batch to stay in its cache."""
 STEP = 8
 """Texts are padded to a multiple of this, which depends on the text alone: no neighbour changes a bit."""
@@ -79,7 +81,8 @@ class TextEncoder(Pretrained):
 
     def together(self, inputs: engine.Arrays) -> int:
         """See `Served.together`."""
-        return max(1, TOKENS_A_BATCH // int(inputs[0].shape[1]))
+        rows = TOKENS_A_BATCH // int(inputs[0].shape[1])
+        return max(1, min(rows, ADDED_A_BATCH // max(self.added.nbytes, 1)))
 
     def _padded(self, tokens: list[list[int]]) -> IntArray:
         """(texts,) the length that each is padded to."""
