@@ -55,6 +55,12 @@ class LabelsUnfit(RequestError):
     code = "labels-unfit"
 
 
+class UnreadableWorkbook(RequestError):
+    """A workbook is damaged, protected, too large, or none."""
+
+    code = "unreadable-workbook"
+
+
 class Unreadable(RequestError):
     """One row's content could not be read or decoded; the message is the reason alone."""
 

@@ -198,6 +198,17 @@ def test_a_job_is_listened_to_until_it_ends(service: Service, client: Client, tm
     assert [one.kind for one in heard] == ["state", "state", "progress", "state"]
 
 
+def test_data_that_cannot_be_used_are_a_wrong_request(
+    service: Service, client: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "tickets.csv").write_bytes(TABLE)
+    worker = inspecting(service, {"code": "columns-unclear", "detail": "which is the label?"})
+    with pytest.raises(RequestError, match="which is the label") as caught:
+        client.dataset(tmp_path / "tickets.csv")
+    worker.join()
+    assert caught.value.code == "columns-unclear"
+
+
 def test_a_fit_says_what_the_api_is_told(service: Service, client: Client, tmp_path: Path) -> None:
     (tmp_path / "tickets.csv").write_bytes(TABLE)
     worker = inspecting(service)

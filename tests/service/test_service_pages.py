@@ -292,7 +292,7 @@ def test_hidden_characters_in_names_are_written_out(here: Service) -> None:
 
 
 REFUSALS = [OneClass.code, TooFewRows.code, RowsUnreadable.code, LabelsUnfit.code, ColumnsUnclear.code]
-REFUSALS += ["unreadable-archive", "unsupported-type", "quota-exceeded"]
+REFUSALS += ["unreadable-archive", "unreadable-workbook", "unsupported-type", "quota-exceeded"]
 
 
 @pytest.mark.parametrize("code", REFUSALS)

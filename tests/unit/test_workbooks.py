@@ -13,7 +13,7 @@ from graftwork.cli import app
 from graftwork.datasets import dataset_digest, load, rows_from_path
 from graftwork.datasets.tables import Table, read_table
 from graftwork.datasets.workbooks import sheets_told
-from graftwork.errors import RequestError
+from graftwork.errors import RequestError, UnreadableWorkbook
 from graftwork.rows import Texts
 from tiny_workbooks import CLOCK, DATE, DURATION, MOMENT, raw
 
@@ -199,6 +199,16 @@ def test_what_cannot_be_read_is_refused_in_one_line(
     line = str(caught.value)
     assert said in line and name in line and "\n" not in line and ";" in line
     assert capfd.readouterr() == ("", "")  # nothing of what the library says when it ends
+
+
+def test_a_reading_that_ends_within_a_line_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text("""import os; os.write(1, b'{"sheet": "S", "others": []}\\n[1, ["te'); os.abort()""")
+    monkeypatch.setattr("graftwork.datasets.sheets.__file__", str(script))
+    with pytest.raises(UnreadableWorkbook, match="takes more than 4 GB"):
+        table(tmp_path, books.xlsx({"S": TICKETS}))
 
 
 def test_links_to_elsewhere_are_not_followed(tmp_path: Path) -> None:

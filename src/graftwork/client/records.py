@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from graftwork.client.client import Client
 
 Record = TypeVar("Record")
+_NOT_ASKED = frozenset("internal-error killed-its-worker too-long too-much-memory work-failed".split())
+"""Codes of jobs that failed for nothing that was wrong with their data or settings."""
 
 
 def record(kind: type[Record], said: Mapping[str, Any], **more: Any) -> Record:
@@ -110,7 +112,7 @@ class Job:
         if ended.state == "succeeded":
             return ended
         problem = ended.problem or {"detail": f"the job {self.id} is {ended.state}"}
-        if str(problem.get("code", "")).startswith("invalid"):
+        if ended.state == "failed" and problem.get("code") not in _NOT_ASKED:
             raise Refused(problem, 422)
         raise WorkError(str(problem.get("detail")))
 

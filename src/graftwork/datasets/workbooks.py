@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from graftwork.datasets import sheets
-from graftwork.errors import RequestError
+from graftwork.errors import UnreadableWorkbook
 
 SUFFIXES = frozenset({".xlsx", ".xlsm", ".xls", ".ods"})
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
@@ -22,15 +22,17 @@ def read_rows(path: Path) -> tuple[list[tuple[int, list[str]]], tuple[str, ...]]
     """((number on the sheet, texts of the cells) of each row that shows anything, notes); header first.
 
     Every row has a text for each column that shows anything. It is read in a process of its own, within
-    4 GB and two minutes. Raises RequestError, in one line, where it cannot be; OSError where `path` cannot be
-    opened.
+    4 GB and two minutes. Raises UnreadableWorkbook, in one line, where it cannot be; OSError where `path`
+    cannot be opened.
     """
     with path.open("rb") as file:
         head = file.read(8)
     if not head:
-        raise RequestError(f"{path} is empty; expected a workbook with a header row and one row an example")
+        raise UnreadableWorkbook(
+            f"{path} is empty; expected a workbook with a header row and one row an example"
+        )
     if not head.startswith((_ZIP, _OLE)):
-        raise RequestError(
+        raise UnreadableWorkbook(
             f"{path} does not begin as a workbook; if it is text under that name, call it .csv (or .tsv), "
             f"else {_OTHERWISE}"
         )
@@ -44,13 +46,18 @@ def read_rows(path: Path) -> tuple[list[tuple[int, list[str]]], tuple[str, ...]]
         raise _refused(path, "size")
     about, rows = said[0], [(number, texts) for number, texts in said[1:]]
     if not rows:
-        raise RequestError(f"{path} shows nothing in any sheet; expected a header row and one row an example")
+        raise UnreadableWorkbook(
+            f"{path} shows nothing in any sheet; expected a header row and one row an example"
+        )
     used = [i for i in range(len(rows[0][1])) if any(texts[i].strip() for _, texts in rows)]
     return [(number, [texts[i] for i in used]) for number, texts in rows], tuple(_notes(path, about))
 
 
 def _line(path: Path, line: bytes) -> Any:
-    said = json.loads(line)
+    try:
+        said = json.loads(line)
+    except json.JSONDecodeError:  # the process ended within the line
+        raise _refused(path, "size") from None
     if isinstance(said, dict) and "error" in said:
         raise _refused(path, said["error"])
     return said
@@ -77,21 +84,23 @@ def _short(name: str) -> str:
     return repr(name[:60])
 
 
-def _refused(path: Path, reason: str) -> RequestError:
+def _refused(path: Path, reason: str) -> UnreadableWorkbook:
     match reason:
         case "password":
-            return RequestError(f"{path} is protected by a password; expected an open one: save it without")
+            return UnreadableWorkbook(
+                f"{path} is protected by a password; expected an open one: save it without"
+            )
         case "missing":
-            return RequestError(f"{path} needs python-calamine to be read; pip install python-calamine")
+            return UnreadableWorkbook(f"{path} needs python-calamine to be read; pip install python-calamine")
         case "size":
-            return RequestError(
+            return UnreadableWorkbook(
                 f"{path} takes more than {sheets.MEMORY_BYTES / 1e9:.0f} GB or {sheets.CPU_S} seconds to "
                 "read, as a sheet with a cell far outside does; copy the table to a new workbook, or save it "
                 "as 'CSV UTF-8'"
             )
         case "damaged":
-            return RequestError(
+            return UnreadableWorkbook(
                 f"{path} cannot be read as a workbook (damaged, or another kind of file by that name); "
                 f"{_OTHERWISE}"
             )
-    return RequestError(f"{path} cannot be opened ({reason}); {_OTHERWISE}")
+    return UnreadableWorkbook(f"{path} cannot be opened ({reason}); {_OTHERWISE}")
