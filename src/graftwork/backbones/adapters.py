@@ -53,7 +53,7 @@ class Adapted(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         *own, whose, numbers = inputs
         mine, start, thread = numbers[whose], 0, get_ident()
-        given = self._given[thread] = []
+        given: list[tuple[Tensor, list[Tensor]]] = []
         for into, ranks, outs in self.groups:
             sizes = [sum(ranks) * into, *(out * rank for rank, out in zip(ranks, outs, strict=True))]
             down, *ups = mine[:, start : start + sum(sizes)].split_with_sizes(sizes, 1)
@@ -63,6 +63,7 @@ class Adapted(nn.Module):
             ]
             given.append((down.reshape(-1, sum(ranks), into).transpose(1, 2), shaped))
             start += sum(sizes)
+        self._given[thread] = given
         try:
             features: Tensor = self.network(*own)
         finally:
