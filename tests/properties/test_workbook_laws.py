@@ -15,7 +15,10 @@ from graftwork.rows import Dataset, Texts
 texts = st.text(st.characters(exclude_categories=["Cc", "Cs", "Cn"]), min_size=1, max_size=20).map(
     lambda text: text.replace("_x", "x").replace("\ufeff", "")
 )
-cells = texts.filter(str.strip) | st.integers(-(10**14), 10**14)
+odd = st.sampled_from(
+    [" before", "after ", "two\nlines", 'a "quote"', "a, b; c", "007", "1.0", "=1+1", "é", "TRUE"]
+)
+cells = texts.filter(str.strip) | odd | st.integers(-(10**14), 10**14)
 rows = st.lists(st.tuples(cells, st.sampled_from(["a", "猫", 3, 10])), min_size=2, max_size=8)
 
 
