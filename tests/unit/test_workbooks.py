@@ -1,6 +1,8 @@
 """Workbooks are tables: their cells say what a user sees, and what cannot be read is refused in one line."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,6 +211,19 @@ def test_a_reading_that_ends_within_a_line_is_refused(
     monkeypatch.setattr("graftwork.datasets.sheets.__file__", str(script))
     with pytest.raises(UnreadableWorkbook, match="takes more than 4 GB"):
         table(tmp_path, books.xlsx({"S": TICKETS}))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold processes to limits")
+def test_a_reading_keeps_the_lower_limits_of_who_asks_for_it(tmp_path: Path) -> None:
+    book = tmp_path / "tickets.xlsx"
+    book.write_bytes(books.xlsx({"S": TICKETS}))
+    code = (
+        "import resource, sys; from pathlib import Path; from graftwork.datasets import sheets\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (60, 60))\n"
+        "sheets.main(Path(sys.argv[1])); print(resource.getrlimit(resource.RLIMIT_CPU)[0])"
+    )
+    said = subprocess.run([sys.executable, "-c", code, str(book)], capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines()[-1] == "60" and len(said.stdout.splitlines()) > 3
 
 
 def test_links_to_elsewhere_are_not_followed(tmp_path: Path) -> None:

@@ -27,9 +27,14 @@ def main(path: Path) -> None:
     if sys.platform == "linux":  # elsewhere the kernel does not hold processes to it
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-        resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for what, most in (
+            (resource.RLIMIT_AS, MEMORY_BYTES),
+            (resource.RLIMIT_CPU, CPU_S),
+            (resource.RLIMIT_CORE, 0),
+        ):
+            hard = resource.getrlimit(what)[1]
+            most = most if hard == resource.RLIM_INFINITY else min(most, hard)  # never beyond its maker's
+            resource.setrlimit(what, (most, most))
     try:
         said = 0
         for line in _lines(path):
