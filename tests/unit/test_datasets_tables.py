@@ -142,6 +142,14 @@ def test_given_columns_are_used() -> None:
     assert (dataset.split.parts.tolist(), dataset.split.origin) == (["train", "test"], "given")
 
 
+def test_numbers_and_dates_are_not_the_text(tmp_path: Path) -> None:
+    made = frame().rename(columns={"text": "what was said"})
+    made.insert(0, "number", range(1, len(TEXTS) + 1))
+    made["came"] = "2026-11-22 10:00:00"
+    made.to_csv(tmp_path / "data.csv", index=False)
+    assert texts(load(tmp_path / "data.csv")) == TEXTS
+
+
 def test_the_only_column_left_is_the_text() -> None:
     dataset = load({"plot": ["a", "b"], "year": [1999, 2000], "label": ["x", "y"]})
     assert texts(dataset) == ["a", "b"]

@@ -145,7 +145,9 @@ def _content(table: Table, names: Sequence[str]) -> tuple[str | None, str | None
             list(table.columns),
         )
     if text is None and file is None:
-        likely = [name for name in names if _holds_strings(table, name)]
+        strings = [name for name in names if _holds_strings(table, name)]
+        # numbers of tickets and their dates are strings in CSV and workbooks, and no texts
+        likely = [name for name in strings if _holds_letters(table, name)] or strings
         if len(likely) != 1:
             which = f"columns {_list(likely)} could each be" if likely else "no column seems to be"
             raise ColumnsUnclear(
@@ -163,6 +165,10 @@ def _content(table: Table, names: Sequence[str]) -> tuple[str | None, str | None
 
 def _holds_strings(table: Table, name: str) -> bool:
     return any(isinstance(value, str | bytes | dict | PurePath) for value in first_few(table.columns[name]()))
+
+
+def _holds_letters(table: Table, name: str) -> bool:
+    return any(letter.isalpha() for value in first_few(table.columns[name]()) for letter in str(value))
 
 
 def _list(names: Collection[str]) -> str:
