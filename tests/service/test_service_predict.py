@@ -57,6 +57,7 @@ def test_an_answer_has_the_form_of_graft_predict(ann: Any) -> None:
     assert one["input"] == "hello" and one["label"] == "billing" and one["unknown"] is False
     assert list(one["probabilities"]) == list(LABELS)
     assert sum(one["probabilities"].values()) == pytest.approx(1)
+    assert "其他".encode() in answer.content  # as people read it
 
 
 def test_a_text_gives_the_same_answer_in_each_form(ann: Any, service: Service) -> None:

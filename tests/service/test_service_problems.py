@@ -1,6 +1,7 @@
 """Every failure is a problem: what each error of the domain, the framework and the system becomes."""
 
 import errno
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,10 @@ def test_a_problem_raised_while_a_body_was_read_is_itself() -> None:
 
 
 def test_a_problem_quotes_whatever_was_sent() -> None:
-    answer = respond(bad_request("odd: \ud800 \u202e", Pointer("/a", "\0")), "id")
-    assert bytes(answer.body).isascii()
+    answer = respond(bad_request("odd: \ud800 票", Pointer("/a", "\0")), "id")
+    body = bytes(answer.body)
+    assert "票".encode() in body and rb"\ud800" in body and rb"\u0000" in body
+    assert json.loads(body)["detail"] == "odd: \ud800 票"
 
 
 class Row(BaseModel):

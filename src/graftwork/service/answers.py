@@ -1,7 +1,6 @@
 """What every failure answers: one translation from errors to problems, and from problems to HTTP."""
 
 import errno
-import json
 import sqlite3
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -15,6 +14,7 @@ from starlette.responses import Response
 
 from graftwork.errors import Busy, GraftworkError, RequestError
 from graftwork.service.problems import Pointer, Problem, too_many, unavailable
+from graftwork.service.strict import encoded, written
 
 MEDIA_TYPE = "application/problem+json"
 POINTERS = 100
@@ -67,10 +67,9 @@ def problem_of(error: Exception) -> Problem | None:
 
 
 def respond(problem: Problem, request_id: str) -> Response:
-    """application/problem+json, in ASCII: a detail may quote whatever was sent."""
-    return Response(
-        json.dumps(problem.body(request_id)), problem.status, dict(problem.headers), media_type=MEDIA_TYPE
-    )
+    """application/problem+json; a detail may quote whatever was sent."""
+    body = encoded(written(problem.body(request_id)))
+    return Response(body, problem.status, dict(problem.headers), media_type=MEDIA_TYPE)
 
 
 def our_slip() -> Problem:

@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from graftwork.service.multipart import Part, media_type, parts
 from graftwork.service.problems import Pointer, bad_request, unsupported
 from graftwork.service.settings import Limits
 from graftwork.service.shapes import plain_name
-from graftwork.service.strict import LARGE, is_json, loads
+from graftwork.service.strict import LARGE, is_json, loads, written
 from graftwork.serving.records import Item, Replies
 
 NUMBERS = 1_000_000
@@ -126,7 +125,7 @@ def answers(given: Sequence[Given], replies: Replies, top: int | None) -> list[s
     said = []
     for i, one in enumerate(given):
         if i in replies.unreadable:
-            said.append(json.dumps({"input": one.name, "error": replies.unreadable[i]}))
+            said.append(written({"input": one.name, "error": replies.unreadable[i]}))
             continue
         row = probabilities[i].tolist()
         if top is None:
@@ -141,7 +140,7 @@ def answers(given: Sequence[Given], replies: Replies, top: int | None) -> list[s
             "unknown": unknown[i],
             "probabilities": shown,
         }
-        said.append(json.dumps(line))
+        said.append(written(line))
     return said
 
 

@@ -1,7 +1,6 @@
 """HTTP connections: uvicorn's, with a bound on everything a client may leave open, unsent or unread."""
 
 import asyncio
-import json
 import secrets
 from contextlib import suppress
 from http import HTTPStatus
@@ -11,6 +10,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from graftwork.service.context import Service
 from graftwork.service.problems import Problem, too_many, unavailable
+from graftwork.service.strict import encoded, written
 
 HEADER_BYTES = 64 * 1024
 """Of a request's first line and headers together."""
@@ -180,7 +180,7 @@ def _answering(problem: Problem) -> Any:
 
 def _parts(problem: Problem) -> tuple[list[tuple[bytes, bytes]], bytes]:
     request_id = secrets.token_hex(8)
-    body = json.dumps(problem.body(request_id)).encode()
+    body = encoded(written(problem.body(request_id)))
     said = {
         "content-type": "application/problem+json",
         "content-length": str(len(body)),

@@ -1,4 +1,5 @@
-"""JSON read strictly: UTF-8, of bounded depth, without NaN, infinities or text that no database keeps."""
+"""JSON read strictly: UTF-8, of bounded depth, without NaN, infinities or text that no database keeps; and
+written in the letters that people read."""
 
 import json
 import math
@@ -40,6 +41,16 @@ def loads(body: bytes, depth: int = DEPTH) -> Any:
     if text.count("[") + text.count("{") > depth or "\\u" in text:
         _look(found, depth)
     return found
+
+
+def written(value: Any) -> str:
+    """`value` as JSON; what follows from it may be joined to more before it is `encoded`."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def encoded(text: str) -> bytes:
+    """JSON as UTF-8. A name may hold half a surrogate pair, which goes as JSON's own escape."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _marks(text: str) -> int:

@@ -1,6 +1,5 @@
 """Predictions: the way that most requests go, so nothing lies on it that need not."""
 
-import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -15,6 +14,7 @@ from graftwork.service.context import Service, caller, service
 from graftwork.service.models import Known
 from graftwork.service.problems import Pointer, Problem
 from graftwork.service.routes.models import damaged
+from graftwork.service.strict import encoded, written
 from graftwork.serving.records import Replies
 
 FEW = 5_000
@@ -160,9 +160,9 @@ async def _ask(here: Service, asked: Question, models: list[Known]) -> list[Repl
 def _written(asked: Question, models: list[Known], replies: list[Replies]) -> bytes:
     # piece by piece: one long call into the encoder would hold up every other request
     each = [
-        f'{{"model": {json.dumps(one.id)}, "name": {json.dumps(one.name)}, "answers": '
+        f'{{"model": {written(one.id)}, "name": {written(one.name)}, "answers": '
         f"[{', '.join(answers(asked.inputs, reply, asked.top))}]}}"
         for one, reply in zip(models, replies, strict=True)
     ]
     said = f'{{"answers": [{", ".join(each)}]}}' if asked.several else each[0]
-    return said.encode("ascii")
+    return encoded(said)
