@@ -179,7 +179,7 @@ class Tasks:
     def adapters(self) -> Mapping[str, int]:
         """Network -> how many different low-rank changes of it are in memory, where there are any."""
         with self._lock:
-            pairs = {(task.network, task.added.key) for one in self._held.values() for task in [one.task]}
+            pairs = {(one.task.network, one.task.added.key) for one in self._held.values()}
         return Counter(network for network, key in pairs if key)
 
     def figures(self) -> Mapping[str, float]:

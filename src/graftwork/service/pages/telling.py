@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -128,20 +128,26 @@ class _Outcome(BaseModel):
     outcome: Literal["helped", "hurt", "undecided"]
 
 
-class Summary(BaseModel):
-    """What a model's card shows; of a model that was brought here nothing of it need be there."""
+class _Told(BaseModel):
+    """What a fit has said, which may have come with a model from anywhere."""
 
     model_config = ConfigDict(allow_inf_nan=False)
+
+    @classmethod
+    def read(cls, said: object) -> Self:
+        """What is there of it; the empty one where it is nonsense."""
+        try:
+            return cls.model_validate(said)
+        except ValidationError:
+            return cls()
+
+
+class Summary(_Told):
+    """What a model's card shows; of a model that was brought here nothing of it need be there."""
+
     metric: str | None = None
     scores: dict[str, dict[str, _Score]] | None = None
     verdict: _Outcome | None = None
-
-    @classmethod
-    def read(cls, summary: object) -> "Summary":
-        try:
-            return cls.model_validate(summary)
-        except ValidationError:
-            return cls()
 
     @property
     def headline(self) -> float | None:
@@ -211,19 +217,11 @@ class _Confusion(BaseModel):
     rows: int
 
 
-class Errors(BaseModel):
+class Errors(_Told):
     """Where a model errs, by the fit's JSON; empty where that says nothing of it, or nonsense."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
     classes: list[_Class] = []
     confusions: list[_Confusion] = []
-
-    @classmethod
-    def read(cls, result: object) -> "Errors":
-        try:
-            return cls.model_validate(result)
-        except ValidationError:
-            return cls()
 
     @property
     def weakest(self) -> list[tuple[str, float, int]]:
